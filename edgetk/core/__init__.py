@@ -1,0 +1,1 @@
+"""Ground floor: the types that travel, what plug-ins promise, and the registry that finds them."""

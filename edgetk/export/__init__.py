@@ -1,0 +1,1 @@
+"""From a torch module to files: lowering (once), emitters, and the parity proof."""

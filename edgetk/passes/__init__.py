@@ -1,0 +1,1 @@
+"""Passes that change a model's structure, one file each."""

@@ -1,0 +1,1 @@
+"""Passes that change the number format, one file each."""

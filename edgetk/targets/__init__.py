@@ -1,0 +1,1 @@
+"""Boards as data, what predicts and what measures on them."""

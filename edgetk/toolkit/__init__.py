@@ -1,0 +1,1 @@
+"""Top floor: from a recipe to a report, and the command line."""
