@@ -11,10 +11,10 @@ def si(value: float, unit: str, digits: int = 3) -> str:
     """`value` in base units with an SI prefix: si(3.1e-3, "s") is "3.1 ms"."""
     if value == 0:
         return f"0 {unit}"
-    for scale, prefix in _PREFIXES:
-        if abs(value) >= scale:
-            break
-    return f"{value / scale:.{digits}g} {prefix}{unit}" if abs(value / scale) < 1000 else f"{value / scale:.0f} {prefix}{unit}"
+    rounded = float(f"{value:.{digits}g}")  # round first, so that 999.96 becomes 1 k and not 1e+03
+    scale, prefix = next((p for p in _PREFIXES if abs(rounded) >= p[0]), _PREFIXES[-1])
+    scaled = rounded / scale
+    return f"{scaled:.{digits}g} {prefix}{unit}" if abs(scaled) < 1000 else f"{scaled:.0f} {prefix}{unit}"
 
 
 def seconds(value: float) -> str:
