@@ -55,7 +55,9 @@ class _Bar:
         self._bars, self._task = bars, task
 
     def advance(self, n: float = 1, note: str = "") -> None:
-        self._bars.update(self._task, advance=n, **({"note": note} if note else {}))
+        self._bars.advance(self._task, n)
+        if note:
+            self._bars.update(self._task, note=note)
 
 
 class Lines:
@@ -80,24 +82,16 @@ class Bar:
     """For a person at a terminal: live bars on stderr, nested tasks below each other, gone when they are done."""
 
     def __init__(self, console: Console) -> None:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            SpinnerColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-        from rich.progress import Progress as Bars
+        from rich import progress
 
-        self._bars = Bars(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+        self._bars = progress.Progress(
+            progress.SpinnerColumn(),
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[note]}"),
             console=console,
             transient=True,
         )
