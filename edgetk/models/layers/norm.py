@@ -1,0 +1,52 @@
+"""Batch normalisation over the last axis, in a form that exports as one multiply and one add."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """`nn.BatchNorm1d` with its parameters and buffers, for x (..., C); statistics over all leading axes."""
+
+    def scale_shift(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift (C,), (C,) of the evaluation form y = x * scale + shift."""
+        assert self.running_mean is not None and self.running_var is not None
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        return scale, self.bias - self.running_mean * scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            assert self.num_batches_tracked is not None
+            self.num_batches_tracked.add_(1)
+            y = F.batch_norm(
+                x.flatten(0, -2),
+                self.running_mean,
+                self.running_var,
+                self.weight,
+                self.bias,
+                True,
+                self.momentum or 0.1,
+                self.eps,
+            )
+            return y.view(x.shape)
+        scale, shift = self.scale_shift()
+        return x * scale + shift
+
+
+class Sign(nn.Module):
+    """Multiply each channel by +1 or -1: what is left of a batch norm with negative weights after folding. x (..., C)."""
+
+    def __init__(self, sign: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("sign", sign)
+        self.sign: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.sign
+
+
+def is_folded(norm: nn.Module) -> bool:
+    """True where a norm was folded away (`nn.Identity` or `Sign`)."""
+    return not isinstance(norm, BatchNorm)

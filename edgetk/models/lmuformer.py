@@ -1,0 +1,317 @@
+"""LMUFormer: convolutional patch embedding, a Legendre memory instead of attention, and a channel mixer.
+
+Source: Liu, Datta, Li & Beerel, ICLR 2024, arXiv:2402.04882; variant `lmu_rnn_conv1d` of the authors' code.
+
+    features (B, T, F) -> 4 x [FrameConv -> ReLU -> BN] -> + FrameConv (position) -> x (B, T, D)
+    x += BN(P relu(W_h [m; x])),  m = LegendreMemory(relu(W_u x))          u is one scalar a frame
+    x += relu(BN(W_2 gelu(BN(W_1 x))))
+    logits = head(mean over frames of x)
+
+Streaming. `forward(x, *state)` takes frames and state and gives the running decision after each frame, plus the next state;
+`clip(x)` is the same network over a whole utterance. The five convolutions look one frame ahead each, so the token that a step
+works on is the frame `LOOKAHEAD` = 5 steps ago. `state_clock` = [frames seen, frames in the clip]: tokens outside the clip
+count as beyond its edge. The second number is huge at the start, which means "endless"; to finish a clip of T frames, write
+T there and push five more frames of zeros (`flush`). Zero state, T frames and the flush equal `clip`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgetk.core.bundle import Bundle
+from edgetk.core.errors import InputError
+from edgetk.core.signature import Signature, StateSpec, TensorSpec
+from edgetk.models.layers.frame_conv import FrameConv, from_conv1d
+from edgetk.models.layers.lmu import LegendreMemory
+from edgetk.models.layers.norm import BatchNorm
+
+LOOKAHEAD = 5
+PERIOD_S = 0.010
+ENDLESS = 1e9
+
+
+@dataclass(frozen=True)
+class Config:
+    """Widths of every layer. `widths` are the outputs of the four patch convolutions; the last one is the width D."""
+
+    features: int = 128
+    classes: int = 35
+    widths: tuple[int, int, int, int] = (256, 256, 256, 256)
+    order: int = 256
+    hidden: int = 256
+    ffn: int = 1024
+    theta: float = 128.0
+    frames: int = 128
+
+    @property
+    def dim(self) -> int:
+        return self.widths[-1]
+
+
+def uniform(dim: int, order: int | None = None, ffn: int | None = None) -> Config:
+    """The paper's shape at width `dim`: order = hidden = dim and a channel mixer of 4 * dim unless given."""
+    return Config(widths=(dim, dim, dim, dim), order=order or dim, hidden=dim, ffn=ffn or 4 * dim)
+
+
+VARIANTS: Mapping[str, Config] = {"base": Config(), "s": uniform(96), "xs": uniform(48, ffn=96)}
+
+
+class PatchEmbed(nn.Module):
+    """Four [FrameConv -> ReLU -> BN], then x + FrameConv(x) as position encoding."""
+
+    def __init__(self, features: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        sizes = (features, *widths)
+        self.convs = nn.ModuleList(FrameConv(i, o) for i, o in zip(sizes[:-1], sizes[1:], strict=True))
+        self.norms = nn.ModuleList(BatchNorm(o) for o in widths)
+        self.position = FrameConv(widths[-1], widths[-1])
+
+    def clip(self, x: Tensor) -> Tensor:
+        """x (B, T, F) -> (B, T, D)."""
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = norm(F.relu(conv.clip(x)))  # type: ignore[operator]
+        return x + self.position.clip(x)
+
+    def step(self, x: Tensor, valid: tuple[Tensor, ...], past: tuple[Tensor, ...]) -> tuple[Tensor, list[Tensor]]:
+        """One frame x (B, F); `valid[i]` (B, 1) says whether the output of convolution i lies inside the clip."""
+        carried = []
+        convs = [*self.convs, self.position]
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            y, window = conv.step(x, past[i])  # type: ignore[operator]
+            # Beyond the edges of the clip the next convolution sees its padding, not what this one computes there.
+            x = torch.where(valid[i], norm(F.relu(y)), convs[i + 1].pad)
+            carried.append(window)
+        y, window = self.position.step(x, past[-1])
+        carried.append(window)
+        return past[-1][:, x.shape[-1] :] + y, carried
+
+
+class TokenMixer(nn.Module):
+    """h = relu(W_h [m; x]) with m the memory of u = relu(W_u x); output BN(P h). The only recurrence is m's."""
+
+    def __init__(self, dim: int, order: int, hidden: int, theta: float, frames: int) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(dim, 1)
+        self.memory = LegendreMemory(order, theta, frames)
+        self.hidden = nn.Linear(order + dim, hidden)
+        self.proj = nn.Linear(hidden, dim)
+        self.norm = BatchNorm(dim)
+
+    def read(self, m: Tensor, x: Tensor) -> Tensor:
+        """Memory (..., order) and tokens (..., D) -> (..., D)."""
+        y: Tensor = self.norm(self.proj(F.relu(self.hidden(torch.cat([m, x], dim=-1)))))
+        return y
+
+    def clip(self, x: Tensor) -> Tensor:
+        return self.read(self.memory.clip(F.relu(self.encoder(x))[..., 0]).to(x.dtype), x)
+
+    def step(self, x: Tensor, valid: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+        m = self.memory.step(F.relu(self.encoder(x)) * valid, m)
+        return self.read(m, x), m
+
+
+class ChannelMixer(nn.Module):
+    """relu(BN(W_2 gelu(BN(W_1 x)))), exact (erf) GELU. x (..., D) -> (..., D)."""
+
+    def __init__(self, dim: int, ffn: int) -> None:
+        super().__init__()
+        self.expand = nn.Linear(dim, ffn)
+        self.norm1 = BatchNorm(ffn)
+        self.reduce = nn.Linear(ffn, dim)
+        self.norm2 = BatchNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm2(self.reduce(F.gelu(self.norm1(self.expand(x))))))
+
+
+class LMUFormer(nn.Module):
+    """The network; see the module's docstring for its equations and its two forms."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = PatchEmbed(config.features, config.widths)
+        self.mixer = TokenMixer(config.dim, config.order, config.hidden, config.theta, config.frames)
+        self.channels = ChannelMixer(config.dim, config.ffn)
+        self.head = nn.Linear(config.dim, config.classes)
+        for linear in (self.mixer.encoder, self.mixer.hidden, self.head):
+            nn.init.trunc_normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """x (B, T, F) -> what the head averages, (B, T, D)."""
+        x = self.embed.clip(x)
+        x = x + self.mixer.clip(x)
+        y: Tensor = x + self.channels(x)
+        return y
+
+    def clip(self, x: Tensor) -> Tensor:
+        """Whole utterances x (B, T, F) -> logits (B, K)."""
+        y: Tensor = self.head(self.tokens(x).mean(dim=1))
+        return y
+
+    def running(self, x: Tensor) -> Tensor:
+        """The decision after each token of whole utterances: x (B, T, F) -> (B, T, K), row n the mean of tokens 0..n."""
+        count = torch.arange(1, x.shape[1] + 1, dtype=x.dtype, device=x.device)[:, None]
+        y: Tensor = self.head(self.tokens(x).cumsum(dim=1) / count)
+        return y
+
+    def forward(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """Frames x (B, T, F) and state -> running logits (B, T, K) after each frame, and the next state."""
+        outputs = []
+        for frame in x.unbind(dim=1):
+            y, state = self._step(frame, state)
+            outputs.append(y)
+        return torch.stack(outputs, dim=1), *state
+
+    def _step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        clock, *past, m, total, count = state
+        seen, end = clock[:, :1], clock[:, 1:]
+        delay = torch.arange(1, LOOKAHEAD + 1, dtype=clock.dtype, device=clock.device)
+        index = seen - delay  # of the frame that each convolution's output belongs to
+        valid = ((index >= 0) & (index < end)).split(1, dim=1)
+        x, past = self.embed.step(x, valid[:4], tuple(past))
+        counts = valid[4].to(x.dtype)
+        y, m = self.mixer.step(x, counts, m)
+        x = x + y
+        x = x + self.channels(x)
+        total = total + self.head(x) * counts
+        count = count + counts
+        return total / count.clamp(min=1.0), (torch.cat([seen + 1, end], dim=1), *past, m, total, count)
+
+    def zero_state(self, batch: int = 1) -> tuple[Tensor, ...]:
+        """The state at the start of a stream."""
+        device = self.head.weight.device
+        return tuple(start(s, batch).to(device) for s in signature(self).state)
+
+    def flush(self, *state: Tensor) -> tuple[Tensor, ...]:
+        """Finish the clip: the decisions (B, 5, K) that waited for look-ahead, and the last state."""
+        clock = torch.cat([state[0][:, :1], state[0][:, :1]], dim=1)
+        zeros = clock.new_zeros(clock.shape[0], LOOKAHEAD, self.config.features)
+        return self.forward(zeros, clock, *state[1:])
+
+    def macs(self) -> dict[str, int]:
+        """Multiply-accumulates per frame of the stream form, by part (B u counts as `order`)."""
+        linear = {"embed": 0, "mixer": 0, "channels": 0, "head": 0}
+        for name, layer in self.named_modules():
+            weight = getattr(layer, "weight", None)
+            if weight is not None and weight.dim() == 2:
+                linear[name.split(".")[0]] += weight.numel()
+        linear["mixer"] += self.mixer.memory.order * (self.mixer.memory.order + 1)
+        return linear
+
+
+def start(spec: StateSpec, batch: int) -> Tensor:
+    """A state's first value, for `batch` streams."""
+    shape = spec.spec.concrete()[1:]
+    first = torch.tensor(spec.init).view(1, *shape) if spec.init else torch.zeros(1, *shape)
+    return first.expand(batch, *shape).clone()
+
+
+def signature(net: LMUFormer) -> Signature:
+    """The stream form: one frame in, running logits and states out."""
+
+    def state(name: str, width: int, init: tuple[float, ...] = ()) -> StateSpec:
+        return StateSpec(TensorSpec(f"state_{name}", (1, width), axes="B C"), init)
+
+    convs = [*net.embed.convs, net.embed.position]
+    pasts = []
+    for i, conv in enumerate(convs):
+        pad = conv.pad.detach().cpu()
+        name = "embed_position_past" if i == 4 else f"embed_conv{i}_past"
+        pasts.append(state(name, 2 * len(pad), tuple(pad.repeat(2).tolist()) if bool(pad.any()) else ()))
+    return Signature(
+        inputs=(TensorSpec("features", (1, 1, net.config.features), axes="B T F"),),
+        outputs=(TensorSpec("logits", (1, 1, net.config.classes), axes="B T K"),),
+        state=(
+            state("clock", 2, (0.0, ENDLESS)),
+            *pasts,
+            state("mixer_memory", net.mixer.memory.order),
+            state("head_sum", net.config.classes),
+            state("head_count", 1),
+        ),
+        period_s=PERIOD_S,
+        lookahead_s=LOOKAHEAD * PERIOD_S,
+    )
+
+
+def build(variant: str = "base", **config: Any) -> Bundle:
+    """An untrained LMUFormer; `config` overrides fields of the variant's `Config`."""
+    if "widths" in config:
+        config["widths"] = tuple(config["widths"])
+    shape = replace(VARIANTS[variant], **config)
+    net = LMUFormer(shape).eval()
+    name = "lmuformer" if variant == "base" else f"lmuformer-{variant}"
+    return Bundle(
+        name=name,
+        body=net,
+        signature=signature(net),
+        clip=Signature(
+            inputs=(TensorSpec("features", ("batch", shape.frames, shape.features), axes="B T F"),),
+            outputs=(TensorSpec("logits", ("batch", shape.classes), axes="B K"),),
+        ),
+        source={"model": "lmuformer", "variant": variant, "config": {**asdict(shape), "widths": list(shape.widths)}},
+        task="speech-commands",
+    )
+
+
+#: published name -> name here; the authors' BN weights and 1x1 convolutions keep their meaning
+_PUBLISHED = (
+    (r"patch_embed\.conv_layers\.(\d)\.0\.weight", r"embed.convs.\1.taps.weight"),
+    (r"patch_embed\.conv_layers\.(\d)\.3\.(.*)", r"embed.norms.\1.\2"),
+    (r"patch_embed\.rpe_conv\.weight", r"embed.position.taps.weight"),
+    (r"block\.0\.attn\.lmu\.W_u\.(.*)", r"mixer.encoder.\1"),
+    (r"block\.0\.attn\.lmu\.W_h\.(.*)", r"mixer.hidden.\1"),
+    (r"block\.0\.attn\.proj_conv\.(.*)", r"mixer.proj.\1"),
+    (r"block\.0\.attn\.proj_bn\.(.*)", r"mixer.norm.\1"),
+    (r"block\.0\.mlp\.fc1_conv\.(.*)", r"channels.expand.\1"),
+    (r"block\.0\.mlp\.fc1_bn\.(.*)", r"channels.norm1.\1"),
+    (r"block\.0\.mlp\.fc2_conv\.(.*)", r"channels.reduce.\1"),
+    (r"block\.0\.mlp\.fc2_bn\.(.*)", r"channels.norm2.\1"),
+    (r"head\.(.*)", r"head.\1"),
+)
+_DERIVED = re.compile(r"block\.0\.attn\.lmu\.(A|B|H|fft_H)|.*\.num_batches_tracked")
+
+
+def from_published(state: Mapping[str, Tensor]) -> LMUFormer:
+    """A network with weights in the authors' layout (`lmu_rnn_conv1d`, one block); shapes are read off the weights.
+
+    Raises InputError for a name that the layout does not have, or a missing one.
+    """
+    renamed: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if _DERIVED.fullmatch(name):
+            continue
+        for pattern, here in _PUBLISHED:
+            if re.fullmatch(pattern, name):
+                wide = value.dim() == 3 and value.shape[-1] == 3
+                flat = from_conv1d(value) if wide else value[..., 0] if value.dim() == 3 else value
+                renamed[re.sub(pattern, here, name)] = flat
+                break
+        else:
+            raise InputError(f"lmuformer: weights must use the names of lmu_rnn_conv1d with one block, got {name!r}")
+    try:
+        widths = tuple(renamed[f"embed.convs.{i}.taps.weight"].shape[0] for i in range(4))
+        hidden, both = renamed["mixer.hidden.weight"].shape
+        config = Config(
+            features=renamed["embed.convs.0.taps.weight"].shape[1] // 3,
+            classes=renamed["head.weight"].shape[0],
+            widths=(widths[0], widths[1], widths[2], widths[3]),
+            order=both - widths[3],
+            hidden=hidden,
+            ffn=renamed["channels.expand.weight"].shape[0],
+        )
+    except KeyError as error:
+        raise InputError(f"lmuformer: weights of lmu_rnn_conv1d must hold every layer, got none for {error}") from error
+    net = LMUFormer(config).eval()
+    missing, _ = net.load_state_dict(renamed, strict=False)
+    if lost := [n for n in missing if not n.endswith(("num_batches_tracked", ".pad"))]:
+        raise InputError(f"lmuformer: weights of lmu_rnn_conv1d must hold every layer, got none for {', '.join(lost)}")
+    return net
