@@ -143,11 +143,11 @@ def test_level_is_in_its_range_and_clips() -> None:
 
 def test_shift_fills_with_zero() -> None:
     module = augment(shift=1.0, shift_samples=1600)
-    module.waves = torch.ones(40, 16000, dtype=torch.int16)
-    clips, _ = module.mix(torch.arange(40))
+    module.waves = torch.ones(32, 16000, dtype=torch.int16)
+    clips, _ = module.mix(ROWS)
     zeros = (clips == 0).sum(1)
     assert 0 < int(zeros.max()) <= 1600
-    assert ((clips[:, 0] == 0) != (clips[:, -1] == 0)).sum() >= 38
+    assert ((clips[:, 0] == 0) != (clips[:, -1] == 0)).sum() >= 30
 
 
 def test_shift_moves_by_whole_samples() -> None:
