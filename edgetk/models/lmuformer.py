@@ -16,6 +16,7 @@ T there and push five more frames of zeros (`flush`). Zero state, T frames and t
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -69,7 +70,7 @@ class PatchEmbed(nn.Module):
     def __init__(self, features: int, widths: tuple[int, ...]) -> None:
         super().__init__()
         sizes = (features, *widths)
-        self.convs = nn.ModuleList(FrameConv(i, o) for i, o in zip(sizes[:-1], sizes[1:], strict=True))
+        self.convs = nn.ModuleList(FrameConv(i, o) for i, o in itertools.pairwise(sizes))
         self.norms = nn.ModuleList(BatchNorm(o) for o in widths)
         self.position = FrameConv(widths[-1], widths[-1])
 
@@ -176,7 +177,7 @@ class LMUFormer(nn.Module):
         seen, end = clock[:, :1], clock[:, 1:]
         delay = torch.arange(1, LOOKAHEAD + 1, dtype=clock.dtype, device=clock.device)
         index = seen - delay  # of the frame that each convolution's output belongs to
-        valid = ((index >= 0) & (index < end)).split(1, dim=1)
+        valid = torch.split((index >= 0) & (index < end), 1, dim=1)
         x, past = self.embed.step(x, valid[:4], tuple(past))
         counts = valid[4].to(x.dtype)
         y, m = self.mixer.step(x, counts, m)

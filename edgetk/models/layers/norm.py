@@ -12,7 +12,8 @@ class BatchNorm(nn.BatchNorm1d):
 
     def scale_shift(self) -> tuple[Tensor, Tensor]:
         """Scale and shift (C,), (C,) of the evaluation form y = x * scale + shift."""
-        assert self.running_mean is not None and self.running_var is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
         scale = self.weight * torch.rsqrt(self.running_var + self.eps)
         return scale, self.bias - self.running_mean * scale
 
