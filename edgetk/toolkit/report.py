@@ -1,0 +1,198 @@
+"""A report (`report.json`, as data) for the terminal: compact tables in which measured and predicted never share a column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from edgetk.core import units
+from edgetk.core.figures import METRICS, Figure, Measured, Missing, Predicted, Score
+from edgetk.toolkit.result import FormMeasures, PassRow, figure_from_json, score_from_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+Report = Mapping[str, Any]
+
+
+def score(data: Mapping[str, Any] | None) -> Score | None:
+    """The score of a report's entry, None where there is none."""
+    return score_from_json(data) if data else None
+
+
+def points(share: float | None) -> str:
+    """An accuracy difference as signed percentage points: -0.0041 is "−0.41"."""
+    if share is None:
+        return ""
+    text = f"{100 * share:+.2f}".replace("-", "−")
+    return "0.00" if text in ("+0.00", "−0.00") else text
+
+
+def ratio(before: float, after: float) -> str:
+    """How many times smaller: "9.9×"; "" where that says nothing."""
+    if after <= 0 or before <= 0 or before == after:
+        return ""
+    return f"{before / after:.3g}×"
+
+
+def measured(figure: Figure) -> str:
+    """The text of a measurement; "" for anything else, so that a column stays pure."""
+    return units.text(figure.median, METRICS[figure.metric]) if isinstance(figure, Measured) else ""
+
+
+def predicted(figure: Figure) -> str:
+    """The text of a prediction; "" for anything else."""
+    return units.text(figure.value, METRICS[figure.metric]) if isinstance(figure, Predicted) else ""
+
+
+def verdict(row: PassRow) -> str:
+    """ "kept", "kept for clip" or "taken back"."""
+    if not row.kept:
+        return "taken back"
+    every = {form.form for form in row.forms}
+    return "kept" if every <= set(row.kept_forms) else "kept for " + " and ".join(row.kept_forms)
+
+
+def final_forms(report: Report) -> dict[str, FormMeasures]:
+    """Each form as it was exported: the last pass that kept it, else the original."""
+    forms = {f["form"]: FormMeasures.from_json(f) for f in report["original"]}
+    for row in (PassRow.from_json(r) for r in report["passes"]):
+        forms.update({f.form: f for f in row.forms if f.form in row.kept_forms})
+    return forms
+
+
+def title(report: Report) -> str:
+    """ "lmuformer → jetson-orin-nano-8g (power mode 15W, stack tensorrt-10.3)"."""
+    board = report["target_details"]
+    return f"{report['model']} → {report['target']} (power mode {board['power_mode']}, stack {board['stack']})"
+
+
+def _table(heading: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table without the columns that are empty in every row; numbers (all but the first) to the right where short."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    used = [i for i in range(len(columns)) if any(row[i] for row in rows)]
+    table = Table(title=heading, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for i in used:
+        wide = max(len(row[i]) for row in rows) > 24
+        table.add_column(columns[i], justify="left" if i == 0 or wide else "right", overflow="fold", no_wrap=not wide)
+    for row in rows:
+        table.add_row(*(Text(row[i]) for i in used))
+    return table
+
+
+def _cost_cells(form: FormMeasures) -> tuple[str, ...]:
+    return (
+        form.form,
+        form.precision,
+        units.count(form.parameters),
+        units.count(form.macs),
+        units.size(form.size_bytes),
+        measured(form.latency),
+        predicted(form.latency),
+    )
+
+
+def pass_table(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Columns and rows of what each pass did, one row per pass and form."""
+    columns = (
+        "pass", "verdict", "accuracy", "Δ points", "form", "precision", "parameters", "MACs", "on disk", "latency measured",
+        "latency predicted",
+    )  # fmt: skip
+    guard = score(report["accuracy"]["guard_before"])
+    rows: list[tuple[str, ...]] = []
+    for i, form in enumerate(FormMeasures.from_json(f) for f in report["original"]):
+        lead = ("original", "", units.percent(guard.top1) if guard else "", "") if i == 0 else ("",) * 4
+        rows.append((*lead, *_cost_cells(form)))
+    for row in (PassRow.from_json(r) for r in report["passes"]):
+        accuracy = units.percent(row.score.top1) if row.score else ""
+        lead = (row.name, verdict(row), accuracy, points(-row.drop if row.drop is not None else None))
+        if not row.forms:
+            rows.append((*lead, *("",) * 7))
+        for i, form in enumerate(row.forms):
+            rows.append((*(lead if i == 0 else ("",) * 4), *_cost_cells(form)))
+    return columns, rows
+
+
+def figure_rows(
+    report: Report,
+) -> tuple[list[tuple[str, str, Measured]], list[tuple[str, str, Predicted]], list[tuple[str, str, Missing]]]:
+    """(artifact, target, figure) of each kind, apart."""
+    seen: list[tuple[str, str, Measured]] = []
+    computed: list[tuple[str, str, Predicted]] = []
+    absent: list[tuple[str, str, Missing]] = []
+    for row in report["figures"]:
+        match figure_from_json(row):
+            case Measured() as figure:
+                seen.append((row["artifact"], row["target"], figure))
+            case Predicted() as forecast:
+                computed.append((row["artifact"], row["target"], forecast))
+            case Missing() as missing:
+                absent.append((row["artifact"], row["target"], missing))
+    return seen, computed, absent
+
+
+def headline(report: Report) -> list[tuple[str, str]]:
+    """What matters, as (name, text): accuracy before and after with n and intervals, then cost per form."""
+    lines: list[tuple[str, str]] = []
+    before, after = score(report["accuracy"]["before"]), score(report["accuracy"]["after"])
+    if after is not None:
+        lines.append(("accuracy", f"{before} → {after}" if before else str(after)))
+    else:
+        lines.append(("accuracy", "not available: no data was given"))
+    finals = final_forms(report)
+    for first in (FormMeasures.from_json(f) for f in report["original"]):
+        last = finals[first.form]
+        for name, word, text, a, b in (
+            ("on disk", "smaller", units.size, first.size_bytes, last.size_bytes),
+            ("MACs", "fewer", units.count, first.macs, last.macs),
+        ):
+            gain = ratio(a, b)
+            lines.append((f"{first.form} {name}", f"{text(a)} → {text(b)}" + (f" ({gain} {word})" if gain and a > b else "")))
+        lines.append((f"{first.form} latency", f"{first.latency} → {last.latency}"))
+    return lines
+
+
+def terminal(report: Report, console: Console) -> None:
+    """Print the report: headline, passes with reasons, artifacts with parity, measured, predicted and missing figures."""
+
+    def line(text: str, style: str = "") -> None:
+        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    line(title(report), "bold")
+    for name, text in headline(report):
+        line(f"  {name:<15} {text}")
+    line("")
+    console.print(_table("What each pass did", *pass_table(report)))
+    for row in report["passes"]:
+        line(f"  {row['name']}: {row['reason']}")
+    line("")
+    files = [
+        (a["path"], a["form"], a["precision"], units.size(a["size_bytes"]), a["sha256"][:12], parity_text(a["parity"]))
+        for a in report["artifacts"]
+    ]
+    console.print(_table("Files", ("file", "form", "precision", "size", "sha256", "proof"), files))
+    seen, computed, absent = figure_rows(report)
+    for heading, rows in (("Measured", seen), ("Predicted", computed), ("Not available", absent)):
+        if rows:
+            cells = [(artifact, target, f.metric, str(f)) for artifact, target, f in rows]
+            console.print(_table(heading, ("file", "target", "metric", "figure"), cells))
+    for text in report["notes"]:
+        line(f"note: {text}")
+    for text in report["warnings"]:
+        line(f"warning: {text}", "yellow")
+    for text in report["goals_missed"]:
+        line(f"goal missed: {text}", "bold red")
+
+
+def parity_text(parity: Mapping[str, Any] | None) -> str:
+    """A parity proof in one line."""
+    if parity is None:
+        return "no proof: not a graph that runs here"
+    return (
+        f"{'equal' if parity['passed'] else 'NOT equal'} to {parity['reference']} in {parity['runtime']} (n={parity['n']}, "
+        f"max |Δ| {parity['max_abs']:.1e}, bound {parity['bound']:.1e}, same arg-max {units.percent(parity['agreement'], 1)})"
+    )
