@@ -12,7 +12,8 @@ class Stack:
     """The software that runs graphs on the board, and what it accepts.
 
     activation is the integer type of quantized activations ("uint8" for x86 ONNX Runtime, "int8" for TensorRT and
-    Cortex-M); `operators` empty means: all of the runtime's standard operators.
+    Cortex-M); `operators` empty means: all of the runtime's standard operators. Graphs are written in `opset`; `max_opset` is
+    the newest one the stack reads (None: not known to be newer).
     """
 
     name: str
@@ -22,21 +23,27 @@ class Stack:
     activation: str = "int8"
     layer_norm: bool = True
     operators: tuple[str, ...] = ()
+    max_opset: int | None = None
 
 
 @dataclass(frozen=True)
 class Target:
-    """A board. SI units; `sources` has a line for every number."""
+    """A board. SI units; `sources` has a line for every number, under its dotted name ("macs_per_cycle.int8").
+
+    macs_per_cycle   of what the stack runs one inference on: one core of a CPU (meters use one thread), or the whole GPU
+    clock_hz, mem_bytes_per_s   None where nobody has told (the machine edgetk runs on): nothing is predicted from them then
+    power_w, idle_w  while one inference runs that way, and while nothing runs
+    """
 
     name: str
     description: str
     kind: str
     power_mode: str
     stack: Stack
-    clock_hz: float
+    clock_hz: float | None
     cores: int
     macs_per_cycle: Mapping[str, float]
-    mem_bytes_per_s: float
+    mem_bytes_per_s: float | None
     ram_bytes: int
     flash_bytes: int
     power_w: float | None = None

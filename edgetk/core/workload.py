@@ -36,7 +36,10 @@ class Op:
 
 @dataclass(frozen=True)
 class Workload:
-    """A graph as work: its operators, the peak of live activations, and the state it carries."""
+    """A graph as work: its operators, the peak of live activations, and the state it carries.
+
+    `unknown` names every node whose work could not be counted, and why; predictors must not pass over it.
+    """
 
     ops: tuple[Op, ...]
     weight_bytes: int
@@ -44,6 +47,7 @@ class Workload:
     peak_activation_bytes: int
     state_bytes: int
     period_s: float | None = None
+    unknown: tuple[str, ...] = ()
 
     @property
     def macs(self) -> int:
@@ -69,4 +73,5 @@ class Workload:
             "peak_activation_bytes": self.peak_activation_bytes,
             "state_bytes": self.state_bytes,
             "operators": dict(self.count_by_kind()),
+            "unknown": list(self.unknown),
         }

@@ -1,0 +1,232 @@
+"""Boards from TOML files: a built-in one by its file name or an alias, any other by the path of a .toml file.
+
+A file holds the fields of `core.target.Target`, and under [sources] one line for every number. Nothing else is read and
+nothing is assumed: an unknown key, a missing one, a number without a source are errors.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from edgetk.core.errors import InputError, UnknownName, closest
+from edgetk.core.target import Stack, Target
+from edgetk.targets import machine
+
+_FOLDER = Path(__file__).resolve().parent / "boards"
+
+_NUMBERS = {
+    "clock_hz": float,
+    "cores": int,
+    "mem_bytes_per_s": float,
+    "ram_bytes": int,
+    "flash_bytes": int,
+    "power_w": float,
+    "idle_w": float,
+    "overhead_s_per_op": float,
+}
+_OTHERS = {
+    "description": str,
+    "kind": str,
+    "power_mode": str,
+    "aliases": list,
+    "measurable": bool,
+    "read_at_run_time": list,
+    "stack": dict,
+    "macs_per_cycle": dict,
+    "sources": dict,
+    "calibration": dict,
+}
+_REQUIRED = ("description", "kind", "power_mode", "stack", "cores", "clock_hz", "mem_bytes_per_s", "ram_bytes", "flash_bytes")
+_STACK = {
+    "name": str,
+    "runtime": str,
+    "opset": int,
+    "max_opset": int,
+    "ir_version": int,
+    "activation": str,
+    "layer_norm": bool,
+    "operators": list,
+}
+_STACK_REQUIRED = ("name", "runtime")
+_KINDS = ("cpu", "gpu", "mcu")
+_ACTIVATIONS = ("int8", "uint8")
+_LATE: Mapping[str, Callable[[], Any]] = {
+    "clock_hz": machine.clock_hz,
+    "cores": machine.cores,
+    "ram_bytes": machine.ram_bytes,
+    "flash_bytes": machine.disk_bytes,
+}
+_WORDS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list of texts",
+    dict: "a table",
+}
+
+
+def names() -> tuple[str, ...]:
+    """The built-in boards, sorted."""
+    return tuple(sorted(file.stem for file in _FOLDER.glob("*.toml")))
+
+
+@cache
+def _aliases() -> Mapping[str, str]:
+    table: dict[str, str] = {}
+    for name in names():
+        for alias in _read(_FOLDER / f"{name}.toml").get("aliases", ()):
+            if (other := table.setdefault(alias, name)) != name or alias in names():
+                raise InputError(f"board {name}: an alias must belong to one board, got {alias!r} of {other}; rename it")
+    return table
+
+
+def aliases() -> dict[str, str]:
+    """Other names of built-in boards: alias -> name."""
+    return dict(_aliases())
+
+
+def load(name_or_path: str) -> Target:
+    """The board of that name or alias, or the one described by that .toml file.
+
+    Raises UnknownName for a name nobody has, InputError for a file that does not describe a board.
+    """
+    if name_or_path.endswith(".toml"):
+        path = Path(name_or_path)
+        return _target(path.stem, _read(path), str(path))
+    name = name_or_path if name_or_path in names() else _aliases().get(name_or_path)
+    if name is None:
+        end = closest(name_or_path, [*names(), *_aliases()])
+        raise UnknownName(f"target {name_or_path!r}: must be the name of a board or a path that ends in .toml; {end}")
+    return _target(name, _read(_FOLDER / f"{name}.toml"), f"{name}.toml")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"board {path}: must be a readable file, got {error.strerror}; check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"board {path}: must be TOML, got {error}; mend the file") from error
+
+
+def _target(name: str, data: dict[str, Any], where: str) -> Target:
+    _check_types(data, _NUMBERS | _OTHERS, "", where)
+    measurable = data.get("measurable", False)
+    late = {*data.get("read_at_run_time", ()), "mem_bytes_per_s"} if measurable else set()
+    _check_given(data, [key for key in _REQUIRED if key not in late], "", where)
+    _check_types(data["stack"], _STACK, "stack.", where)
+    _check_given(data["stack"], _STACK_REQUIRED, "stack.", where)
+    rates: dict[str, float] = data.get("macs_per_cycle", {})
+    _check_types(rates, dict.fromkeys(rates, float), "macs_per_cycle.", where)
+    _check_choice(data["kind"], _KINDS, "kind", where)
+    _check_choice(data["stack"].get("activation", "int8"), _ACTIVATIONS, "stack.activation", where)
+    found = _at_run_time(data, where)
+    if "float32" not in rates and not measurable:
+        raise InputError(
+            f"board {where}: macs_per_cycle must give at least float32, got {list(rates)}; add macs_per_cycle.float32"
+        )
+    calibration = data.get("calibration", {})
+    if calibration and not (isinstance(calibration.get("source"), str) and calibration["source"].strip()):
+        raise InputError(f"board {where}: calibration must name its source, got none; add calibration.source")
+    per_mac = calibration.get("joules_per_mac", {})
+    _check_types({"joules_per_mac": per_mac}, {"joules_per_mac": dict}, "calibration.", where)
+    _check_types(per_mac, dict.fromkeys(per_mac, float), "calibration.joules_per_mac.", where)
+    numbers: dict[str, Any] = {"clock_hz": None, "mem_bytes_per_s": None}
+    numbers |= {key: kind(data[key]) for key, kind in _NUMBERS.items() if key in data} | found
+    stack: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data["stack"].items()}
+    return Target(
+        name=name,
+        description=data["description"],
+        kind=data["kind"],
+        power_mode=data["power_mode"],
+        stack=Stack(**stack),
+        macs_per_cycle={key: float(value) for key, value in rates.items()},
+        measurable=measurable,
+        sources=_sources(data, where) | dict.fromkeys(found, "read from the operating system"),
+        calibration=calibration,
+        **numbers,
+    )
+
+
+def _is(value: Any, kind: type) -> bool:
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    if kind is float:
+        return isinstance(value, (int, float))
+    if kind is int and isinstance(value, float):  # 4e9 is how people write a whole number of bytes
+        return value.is_integer()
+    if kind is list:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return isinstance(value, kind)
+
+
+def _check_types(table: Mapping[str, Any], kinds: Mapping[str, type], prefix: str, where: str) -> None:
+    for key, value in table.items():
+        if key not in kinds:
+            raise InputError(f"board {where}: every key must be one of a board's, got {prefix}{key}; {closest(key, kinds)}")
+        if not _is(value, kinds[key]):
+            raise InputError(f"board {where}: {prefix}{key} must be {_WORDS[kinds[key]]}, got {value!r}; correct it")
+        if kinds[key] in (int, float) and not (value > 0 and math.isfinite(value)):
+            raise InputError(f"board {where}: {prefix}{key} must be greater than 0, got {value}; correct it or leave it out")
+
+
+def _check_given(table: Mapping[str, Any], required: Iterable[str], prefix: str, where: str) -> None:
+    for key in required:
+        if key not in table:
+            raise InputError(f"board {where}: {prefix}{key} must be given, got nothing; add it")
+
+
+def _check_choice(value: str, choices: tuple[str, ...], key: str, where: str) -> None:
+    if value not in choices:
+        raise InputError(f"board {where}: {key} must be one of {', '.join(choices)}, got {value!r}; correct it")
+
+
+def _numbers(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted names of all numbers that need a source."""
+    for key, value in table.items():
+        if isinstance(value, dict) and key in ("stack", "macs_per_cycle"):
+            yield from _numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            yield f"{prefix}{key}"
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _sources(data: Mapping[str, Any], where: str) -> dict[str, str]:
+    sources = dict(_flat(data.get("sources", {})))
+    needed = list(_numbers(data))
+    for key in needed:
+        text = sources.get(key)
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(
+                f'board {where}: {key} must have a source, got none; add {key} under [sources], or write "assumed" there'
+            )
+    for key in sources:
+        if key not in needed:
+            raise InputError(f"board {where}: a source must belong to a number, got {key}; {closest(key, needed)}")
+    return sources
+
+
+def _at_run_time(data: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What the file leaves to this machine, as far as the operating system tells."""
+    keys = data.get("read_at_run_time", [])
+    if keys and data.get("measurable") is not True:
+        raise InputError(f"board {where}: read_at_run_time must stand beside measurable = true, got {keys}; give the numbers")
+    for key in keys:
+        if key not in _LATE:
+            raise InputError(f"board {where}: read_at_run_time must hold keys it can read, got {key!r}; {closest(key, _LATE)}")
+        if key in data:
+            raise InputError(f"board {where}: {key} must be given or read at run time, got both; remove one")
+    return {key: _LATE[key]() for key in keys}

@@ -1,0 +1,184 @@
+"""Boards: every built-in one is complete and sourced; every way a file can be wrong has its sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgetk.core.errors import InputError, UnknownName
+from edgetk.targets import board, machine
+
+GOOD = """
+description = "a board"
+kind = "mcu"
+power_mode = "run"
+clock_hz = 1e8
+cores = 1
+mem_bytes_per_s = 2e8
+ram_bytes = 262144
+flash_bytes = 1e6
+
+[macs_per_cycle]
+float32 = 0.5
+
+[stack]
+name = "my runtime"
+runtime = "mine"
+opset = 15
+
+[sources]
+clock_hz = "data sheet"
+cores = "data sheet"
+mem_bytes_per_s = "assumed"
+ram_bytes = "data sheet"
+flash_bytes = "data sheet"
+macs_per_cycle.float32 = "assumed"
+stack.opset = "manual"
+"""
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "my-board.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", board.names())
+def test_every_number_of_a_built_in_board_has_a_source(name: str) -> None:
+    target = board.load(name)
+    numbers = {k for k, v in vars(target).items() if isinstance(v, (int, float)) and not isinstance(v, bool) and v}
+    numbers |= {f"macs_per_cycle.{k}" for k in target.macs_per_cycle}
+    numbers |= {f"stack.{k}" for k in ("opset", "ir_version")}
+    assert numbers <= set(target.sources)
+    assert all(text.strip() for text in target.sources.values())
+
+
+@pytest.mark.parametrize("name", board.names())
+def test_a_board_is_named_with_its_power_mode_and_stack(name: str) -> None:
+    target = board.load(name)
+    assert target.name == name
+    assert str(target) == f"{name} (power mode {target.power_mode}, stack {target.stack.name})"
+
+
+def test_the_boards_that_ship() -> None:
+    assert set(board.names()) >= {"host", "jetson-orin-nano-8g", "raspberry-pi-5", "raspberry-pi-4", "stm32h7a3"}
+
+
+def test_an_alias_gives_the_concrete_board() -> None:
+    assert board.aliases()["jetson"] == "jetson-orin-nano-8g"
+    assert str(board.load("jetson")).startswith("jetson-orin-nano-8g (power mode 15W, stack TensorRT 10.3")
+
+
+def test_host_tells_what_the_operating_system_tells() -> None:
+    host = board.load("host")
+    assert host.measurable
+    assert host.cores == machine.cores()
+    assert host.ram_bytes == machine.ram_bytes() > 1_000_000
+    assert host.macs_per_cycle == {}
+    assert host.sources["ram_bytes"] == "read from the operating system"
+
+
+def test_machine_copes_with_a_system_that_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    assert machine.clock_hz() is None
+    assert machine.cpu_model()
+
+
+def test_a_toml_file_is_a_board(tmp_path: Path) -> None:
+    target = board.load(write(tmp_path, GOOD))
+    assert (target.name, target.stack.opset, target.flash_bytes, target.stack.activation) == ("my-board", 15, 1_000_000, "int8")
+    assert target.power_w is None
+
+
+def test_unknown_name_offers_the_closest() -> None:
+    text = r"target 'jetsn': must be the name of a board or a path that ends in \.toml; did you mean jetson"
+    with pytest.raises(UnknownName, match=text):
+        board.load("jetsn")
+
+
+def test_missing_file() -> None:
+    with pytest.raises(InputError, match=r"board /no/such\.toml: must be a readable file, got No such file or directory"):
+        board.load("/no/such.toml")
+
+
+CASES = {
+    "not toml": ("clock_hz = 1e8", "clock_hz = = 1", "must be TOML, got"),
+    "unknown key": (
+        "clock_hz = 1e8",
+        "clock_hz = 1e8\nclok = 1",
+        "every key must be one of a board's, got clok; did you mean clock",
+    ),
+    "unknown stack key": ("opset = 15", "opsett = 15", r"got stack\.opsett; did you mean opset"),
+    "missing key": ("cores = 1\n", "", "cores must be given, got nothing; add it"),
+    "missing stack key": ('runtime = "mine"\n', "", r"stack\.runtime must be given"),
+    "text for a number": ("clock_hz = 1e8", 'clock_hz = "fast"', "clock_hz must be a number, got 'fast'; correct it"),
+    "true for a number": ("clock_hz = 1e8", "clock_hz = true", "clock_hz must be a number, got True"),
+    "fraction of a byte": ("ram_bytes = 262144", "ram_bytes = 0.5", "ram_bytes must be a whole number, got 0.5"),
+    "number for a text": ('kind = "mcu"', "kind = 1", "kind must be text, got 1"),
+    "text for a flag": ("clock_hz = 1e8", 'clock_hz = 1e8\nmeasurable = "yes"', "measurable must be true or false, got 'yes'"),
+    "text for a list": ("clock_hz = 1e8", 'clock_hz = 1e8\naliases = "a"', "aliases must be a list of texts, got 'a'"),
+    "number for a table": ("[macs_per_cycle]\nfloat32 = 0.5", "[x]", "every key must be one of a board's, got x"),
+    "zero": ("clock_hz = 1e8", "clock_hz = 0", "clock_hz must be greater than 0, got 0; correct it or leave it out"),
+    "negative": ("float32 = 0.5", "float32 = -1", r"macs_per_cycle\.float32 must be greater than 0, got -1"),
+    "infinite": ("clock_hz = 1e8", "clock_hz = inf", "clock_hz must be greater than 0, got inf"),
+    "no source": ('clock_hz = "data sheet"\n', "", r"clock_hz must have a source, got none; add clock_hz under \[sources\]"),
+    "empty source": ('clock_hz = "data sheet"', 'clock_hz = " "', "clock_hz must have a source, got none"),
+    "no rate source": ('macs_per_cycle.float32 = "assumed"\n', "", r"macs_per_cycle\.float32 must have a source"),
+    "source of nothing": (
+        'cores = "data sheet"',
+        'cores = "d"\npower_w = "d"',
+        "a source must belong to a number, got power_w",
+    ),
+    "kind": ('kind = "mcu"', 'kind = "toaster"', "kind must be one of cpu, gpu, mcu, got 'toaster'"),
+    "activation": (
+        "opset = 15",
+        'opset = 15\nactivation = "int4"',
+        r"stack\.activation must be one of int8, uint8, got 'int4'",
+    ),
+    "no float32": ("float32 = 0.5", "int8 = 0.5", r"macs_per_cycle must give at least float32, got \['int8'\]"),
+    "late without measurable": (
+        "clock_hz = 1e8",
+        'clock_hz = 1e8\nread_at_run_time = ["cores"]',
+        r"read_at_run_time must stand beside measurable = true, got \['cores'\]",
+    ),
+    "late and given": (
+        "clock_hz = 1e8",
+        'clock_hz = 1e8\nmeasurable = true\nread_at_run_time = ["cores"]',
+        "cores must be given or read at run time, got both",
+    ),
+    "late and unreadable": (
+        "clock_hz = 1e8",
+        'clock_hz = 1e8\nmeasurable = true\nread_at_run_time = ["power_w"]',
+        "read_at_run_time must hold keys it can read, got 'power_w'",
+    ),
+    "calibration": ("[sources]", "[calibration]\nx = 1\n[sources]", "calibration must name its source, got none"),
+    "energy per mac": (
+        "[sources]",
+        '[calibration]\nsource = "a"\njoules_per_mac.int8 = 0\n[sources]',
+        r"calibration\.joules_per_mac\.int8 must be greater than 0, got 0",
+    ),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "text"), CASES.values(), ids=CASES.keys())
+def test_a_wrong_file_gets_one_sentence(tmp_path: Path, old: str, new: str, text: str) -> None:
+    assert old in GOOD
+    with pytest.raises(InputError, match=text) as caught:
+        board.load(write(tmp_path, GOOD.replace(old, new)))
+    assert "my-board.toml: " in str(caught.value)
+
+
+def test_two_boards_with_one_alias(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.toml").write_text('aliases = ["same"]', encoding="utf-8")
+    monkeypatch.setattr(board, "_FOLDER", tmp_path)
+    board._aliases.cache_clear()
+    try:
+        with pytest.raises(InputError, match="board b: an alias must belong to one board, got 'same' of a"):
+            board.aliases()
+    finally:
+        board._aliases.cache_clear()
