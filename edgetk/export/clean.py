@@ -1,0 +1,194 @@
+"""Rewrites that keep what a graph computes: fewer nodes, readable names, integers where integer kernels look for them."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+#: Operators whose result can be far larger than what they are made from; folding them would blow up the file.
+_GROWING = frozenset({"Expand", "Tile", "ConstantOfShape", "Range", "OneHot", "EyeLike", "DequantizeLinear", "QuantizeLinear"})
+
+
+def tidy(model: ir.Model) -> None:
+    """Clean a freshly exported graph in place: constants computed, names from module paths, no dead, double or empty nodes."""
+    from onnx_ir.passes import common
+
+    _fold_constants(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
+    common.IdentityEliminationPass()(model)
+    common.CommonSubexpressionEliminationPass()(model)
+    _transpose_stored_weights(model.graph)
+    _name(model.graph)
+    common.DeduplicateInitializersPass()(model)
+    common.RemoveUnusedNodesPass()(model)
+    common.ClearMetadataAndDocStringPass()(model)
+    model.metadata_props.clear()
+    model.producer_name, model.producer_version = "edgetk", ""
+
+
+def _fold_constants(model: ir.Model) -> None:
+    """Compute what depends on constants only, whatever its size, except where the result would be larger than its source."""
+    from onnxscript import optimizer
+
+    limit = 2**28
+    optimizer.optimize_ir(
+        model,
+        input_size_limit=limit,
+        output_size_limit=limit,
+        should_fold=lambda node: False if node.op_type in _GROWING else None,
+    )
+
+
+def _constant(value: ir.Value | None) -> np.ndarray | None:
+    if value is None or value.const_value is None or value.is_graph_input():
+        return None
+    return value.const_value.numpy()
+
+
+def _store(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    """A new initializer, under `name` or the next free one."""
+    import onnx_ir as ir
+
+    free, count = name, 0
+    while free in graph.initializers:
+        count += 1
+        free = f"{name}_{count}"
+    tensor = ir.tensor(np.ascontiguousarray(array), name=free)
+    value = ir.Value(name=free, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def _producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
+    node = value.producer() if value is not None else None
+    return node if node is not None and node.op_type == op_type and node.domain == "" else None
+
+
+def _transpose_stored_weights(graph: ir.Graph) -> None:
+    """Transpose(DequantizeLinear(W)) becomes DequantizeLinear(W^T): integer kernels want the product right behind it."""
+    for node in list(graph):
+        dequantize = _producer(node.inputs[0], "DequantizeLinear") if node.op_type == "Transpose" else None
+        codes = _constant(dequantize.inputs[0]) if dequantize is not None else None
+        if dequantize is None or codes is None or "perm" not in node.attributes:
+            continue
+        import onnx_ir as ir
+
+        perm = list(node.attributes["perm"].as_ints())
+        source = dequantize.inputs[0]
+        assert source is not None
+        attributes: dict[str, int] = {}
+        if "axis" in dequantize.attributes:
+            attributes["axis"] = perm.index(dequantize.attributes["axis"].as_int() % codes.ndim)
+        stored = _store(graph, f"{source.name}_transposed", codes.transpose(perm))
+        new = ir.node("DequantizeLinear", [stored, *dequantize.inputs[1:]], attributes=attributes, name=dequantize.name)
+        new.metadata_props.update(dequantize.metadata_props)
+        new.outputs[0].shape, new.outputs[0].type = node.outputs[0].shape, node.outputs[0].type
+        ir.convenience.replace_nodes_and_values(graph, node, [node], [new], [node.outputs[0]], [new.outputs[0]])
+
+
+def integer_biases(model: ir.Model) -> None:
+    """Store the biases of quantized products as int32 with scale s_x * s_w, in place (Jacob et al. 2018, eq. 11).
+
+    onnxruntime makes integer kernels of a product with bias only then; the rounding is half a step of the accumulator.
+    """
+    for node in list(model.graph):
+        if node.op_type in ("Gemm", "Conv") and len(node.inputs) > 2:
+            _quantize_bias(model.graph, node, 2, node)
+        elif node.op_type == "Add":
+            for side in (0, 1):
+                product = _producer(node.inputs[1 - side], "MatMul")
+                if product is not None and len(product.outputs[0].uses()) == 1:
+                    _quantize_bias(model.graph, node, side, product)
+
+
+def _quantize_bias(graph: ir.Graph, node: ir.Node, index: int, product: ir.Node) -> None:
+    """Replace the constant input `index` of `node` where both inputs of `product` are dequantized by known scales."""
+    import onnx_ir as ir
+
+    bias = _constant(node.inputs[index])
+    steps = [
+        _constant(dequantize.inputs[1]) if (dequantize := _producer(value, "DequantizeLinear")) is not None else None
+        for value in product.inputs[:2]
+    ]
+    old = node.inputs[index]
+    if old is None or bias is None or bias.dtype != np.float32 or bias.ndim != 1 or steps[0] is None or steps[1] is None:
+        return
+    scale = np.broadcast_to((steps[0] * steps[1]).astype(np.float32).reshape(-1), bias.shape)
+    codes = np.round(bias / scale)
+    if steps[0].size != 1 or np.abs(codes).max(initial=0) > 2**31 - 1:
+        return
+    name = old.name or "bias"
+    values = [
+        _store(graph, f"{name}_int32", codes.astype(np.int32)),
+        _store(graph, f"{name}_scale", scale),
+        _store(graph, f"{name}_zero_point", np.zeros(bias.shape, np.int32)),
+    ]
+    new = ir.node("DequantizeLinear", values, attributes={"axis": 0}, name=f"{name}/DequantizeLinear")
+    result = new.outputs[0]
+    result.name, result.shape, result.type = f"{name}_dequantized", old.shape, old.type
+    graph.insert_before(product, new)
+    node.replace_input_with(index, result)
+    if not old.uses():
+        del graph.initializers[name]
+
+
+def _scope(node: ir.Node) -> str:
+    """Path of the module a node comes from, "" at the root."""
+    try:
+        scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
+    except (ValueError, SyntaxError):
+        return ""
+    path = str(scopes[-2]) if len(scopes) > 1 else ""
+    return "" if path == "body" else path.removeprefix("body.")
+
+
+def _name(graph: ir.Graph) -> None:
+    """Name nodes and values after module paths: "mixer.proj/MatMul"; weights keep the module's own names."""
+    fixed = {v.name for v in (*graph.inputs, *graph.outputs)}
+    taken: dict[str, int] = dict.fromkeys((n for n in fixed if n), 0)
+
+    def free(name: str) -> str:
+        if name not in taken:
+            taken[name] = 0
+            return name
+        taken[name] += 1
+        return free(f"{name}_{taken[name]}")
+
+    weights = list(graph.initializers.values())
+    for value in weights:
+        if (value.name or "").startswith("body."):
+            value.name = free((value.name or "").removeprefix("body."))
+    outputs = set(graph.outputs)
+    for node in graph:
+        scope = _scope(node)
+        node.name = free(f"{scope}/{node.op_type}" if scope else node.op_type)
+        for i, value in enumerate(node.outputs):
+            if value not in outputs:
+                value.name = free(f"{node.name}_out" if i == 0 else f"{node.name}_out{i}")
+        for i, constant in _unnamed(node, taken):
+            constant.name = free(f"{node.name}_{i}")
+
+
+def _unnamed(node: ir.Node, taken: dict[str, int]) -> Iterator[tuple[int, ir.Value]]:
+    for i, value in enumerate(node.inputs):
+        if value is not None and value.is_initializer() and value.name not in taken:
+            yield i, value
+
+
+def to_proto(model: ir.Model) -> onnx.ModelProto:
+    """The graph as one protobuf message, weights inside."""
+    import onnx_ir as ir
+
+    return ir.to_proto(model)
+
+
+__all__ = ["integer_biases", "tidy", "to_proto"]
