@@ -1,0 +1,23 @@
+"""The commands of `edgetk`, one file each. None of them imports torch, onnx or onnxruntime before it runs."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from edgetk.toolkit.commands.compress import compress
+from edgetk.toolkit.commands.data import data
+from edgetk.toolkit.commands.doctor import doctor
+from edgetk.toolkit.commands.evaluate import evaluate
+from edgetk.toolkit.commands.inspect import inspect
+from edgetk.toolkit.commands.listing import listing
+from edgetk.toolkit.commands.view import view
+
+#: In the order in which `edgetk --help` shows them.
+COMMANDS: Mapping[str, Callable[..., Any]] = {
+    "compress": compress,
+    "evaluate": evaluate,
+    "inspect": inspect,
+    "view": view,
+    "list": listing,
+    "data": data,
+    "doctor": doctor,
+}

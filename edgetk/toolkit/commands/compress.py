@@ -1,0 +1,63 @@
+"""`edgetk compress`: the main job, from a model and a board to files that run and a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgetk.core.errors import GoalMissed
+from edgetk.toolkit.commands import shared
+
+
+def compress(
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="A zoo name, package.module:function, x.safetensors or x.onnx.")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", "-t", help="A board or a .toml file; several may be given.")
+    ] = None,
+    recipe: Annotated[str, typer.Option("--recipe", "-r", help="A recipe's name or .toml file.")] = "default",
+    output: shared.Output = Path("runs"),
+    folder: shared.DataFolder = None,
+    task: Annotated[str | None, typer.Option("--task", help="What the model is for.")] = None,
+    finetune: Annotated[bool, typer.Option("--finetune", help="Add a few epochs of distillation from the original.")] = False,
+    max_drop: Annotated[float | None, typer.Option("--max-drop", help="Accuracy that may be lost: 0.01 is one point.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Everything random follows from it.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
+    as_json: shared.Json = False,
+) -> None:
+    """Compress a model for a board, export it, prove the files equal and report honest figures."""
+    from edgetk.toolkit import recipe as recipes
+
+    chosen = recipes.read(recipe).with_overrides(
+        model=model,
+        targets=tuple(target) if target else None,
+        data=folder,
+        task=task,
+        finetune=finetune,
+        max_drop=max_drop,
+        seed=seed,
+    )
+    if dry_run:
+        print(chosen.resolved().to_toml(), end="")
+        return
+    from edgetk.targets import board
+    from edgetk.toolkit import report, runner
+
+    listener = shared.listener()
+    for name in chosen.targets:
+        listener.log(f"target: {board.load(name)}")
+    result = runner.run(chosen, output, resume=resume, progress=listener)
+    data = result.to_json()
+    if as_json:
+        shared.print_json(data)
+    else:
+        from rich.console import Console
+
+        report.terminal(data, Console())
+        print(f"\nreport: {Path(result.folder) / 'report.html'}")
+    if result.goals_missed:
+        raise GoalMissed("compress: " + "; ".join(result.goals_missed) + f"; the best candidate is in {result.folder}")

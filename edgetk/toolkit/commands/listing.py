@@ -1,0 +1,121 @@
+"""`edgetk list`: what there is to use, with what is broken shown as broken."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import typer
+
+from edgetk.core import registry
+from edgetk.core.errors import EdgetkError, UnknownName, closest
+from edgetk.toolkit.commands import shared
+
+_KINDS = ("models", "passes", "tasks", "exporters", "targets", "recipes")
+_REGISTRY = {"models": "model", "passes": "pass", "tasks": "task", "exporters": "exporter"}
+
+
+def listing(
+    kind: Annotated[str, typer.Argument(metavar="[KIND]", help=f"One of: {', '.join(_KINDS)}. Default: all.")] = "",
+    names: Annotated[
+        bool, typer.Option("--names", help="Names alone, nothing is imported: fast, finds nothing broken.")
+    ] = False,
+    as_json: shared.Json = False,
+) -> None:
+    """List models, passes, tasks, exporters, targets and recipes; plug-ins that do not import are shown as broken."""
+    if kind and kind not in _KINDS:
+        raise UnknownName(f"list: the kind must be one of {', '.join(_KINDS)}, got {kind!r}; {closest(kind, _KINDS)}")
+    wanted = (kind,) if kind else _KINDS
+    found = {k: _rows(k, check=not names) for k in wanted}
+    if as_json:
+        shared.print_json(found)
+        return
+    for k, rows in found.items():
+        if len(wanted) > 1:
+            print(f"{k}:")
+        for row in rows:
+            _print_row(row, names, indent="  " if len(wanted) > 1 else "")
+
+
+def _print_row(row: Mapping[str, Any], names: bool, indent: str) -> None:
+    if names:
+        print(f"{indent}{row['name']}")
+    elif row["problem"]:
+        print(f"{indent}{row['name']:<22} BROKEN: {row['problem']}")
+    else:
+        print(f"{indent}{row['name']:<22} {row['description']}")
+
+
+def _rows(kind: str, check: bool) -> list[dict[str, Any]]:
+    if kind == "targets":
+        return _boards(check)
+    if kind == "recipes":
+        return _recipes(check)
+    rows = []
+    for entry in registry.entries(_REGISTRY[kind]).values():
+        row = {"name": entry.name, "module": entry.module, "description": "", "problem": None}
+        if check:
+            row["problem"] = entry.problem()
+            row["description"] = "" if row["problem"] else _first_line(entry.module)
+        rows.append(row)
+        if kind == "models" and check and row["problem"] is None:
+            rows.extend(_variants(entry, row))
+    return sorted(rows, key=lambda row: str(row["name"]))
+
+
+def _variants(entry: registry.Entry, row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The other sizes of a model family; says of each whether trained weights come with edgetk."""
+    from edgetk.toolkit.source import WEIGHTS
+
+    rows = []
+    for variant in getattr(registry.load_module("model", entry.name), "VARIANTS", ()):
+        name = entry.name if variant == "base" else f"{entry.name}-{variant}"
+        trained = (WEIGHTS / f"{name}.safetensors").is_file()
+        text = "trained weights included" if trained else "untrained"
+        if variant == "base":
+            row |= {"description": f"{row['description']} [{text}]", "trained": trained}
+        else:
+            rows.append({**row, "name": name, "description": f"{variant} variant of {entry.name} [{text}]", "trained": trained})
+    return rows
+
+
+def _first_line(module: str) -> str:
+    """First line of a module's docstring, read from its source."""
+    spec = importlib.util.find_spec(module)
+    source = spec.loader.get_source(module) if spec and spec.loader and hasattr(spec.loader, "get_source") else None
+    text = ast.get_docstring(ast.parse(source)) if source else None
+    return text.splitlines()[0] if text else ""
+
+
+def _boards(check: bool) -> list[dict[str, Any]]:
+    from edgetk.targets import board
+
+    aliases: dict[str, list[str]] = {}
+    for alias, name in board.aliases().items():
+        aliases.setdefault(name, []).append(alias)
+
+    def describe(name: str) -> str:
+        target = board.load(name)
+        also = f" (also: {', '.join(aliases[name])})" if name in aliases else ""
+        measured = "measured here" if target.measurable else "predicted"
+        return f"{target.description}, power mode {target.power_mode}, {target.stack.name}; {measured}{also}"
+
+    return [{**_checked(name, describe, check), "aliases": aliases.get(name, [])} for name in board.names()]
+
+
+def _recipes(check: bool) -> list[dict[str, Any]]:
+    from edgetk.toolkit import recipe
+
+    return [_checked(name, lambda n: recipe.read(n).description, check) for name in recipe.names()]
+
+
+def _checked(name: str, describe: Callable[[str], str], check: bool) -> dict[str, Any]:
+    """A row whose description, or else problem, comes from opening the file behind the name."""
+    if not check:
+        return {"name": name, "description": "", "problem": None}
+    try:
+        return {"name": name, "description": describe(name), "problem": None}
+    except EdgetkError as error:
+        return {"name": name, "description": "", "problem": str(error)}

@@ -1,0 +1,1 @@
+"""`edgetk train`: train a zoo model on a task's data."""

@@ -1,0 +1,145 @@
+"""What is in a graph: operators, MACs, bytes, state, look-ahead, versions, metadata, and on which boards it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgetk.core import units
+from edgetk.core.figures import Predicted
+from edgetk.core.signature import Signature, TensorSpec
+from edgetk.core.target import Target
+from edgetk.toolkit.result import figure_from_json
+
+if TYPE_CHECKING:
+    import onnx
+    from rich.console import Console
+
+#: operators that only change the number format: they cost time and compute nothing
+CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "Cast", "DynamicQuantizeLinear")
+
+
+def examine(model: str, targets: Sequence[str] = ()) -> dict[str, Any]:
+    """Everything `edgetk inspect` prints, as JSON-ready data, for each form of `model` (see `source.open_model`).
+
+    A torch model is lowered for the first of `targets` (the host where none is named); the fit is given for each of them, or
+    for every built-in board. Raises what opening the model, lowering it or loading a board raises.
+    """
+    from edgetk.export.graph import precision_of
+    from edgetk.export.lower import lower
+    from edgetk.targets import board
+    from edgetk.toolkit import source
+
+    boards = [board.load(name) for name in targets or board.names()]
+    bundle = source.open_model(model)
+    if bundle.is_torch:
+        lowered = lower(bundle, boards[0] if targets else board.load("host"))
+        forms = [_form(low.form, low.precision, low.graph, low.signature, boards) for low in lowered]
+    else:
+        form = "stream" if bundle.signature.is_streaming else "clip"
+        forms = [_form(form, precision_of(bundle.body), bundle.body, bundle.signature, boards)]
+        forms[0]["size_bytes"] = Path(model).stat().st_size
+    return {
+        "model": model,
+        "task": bundle.task,
+        "labels": list(bundle.labels),
+        "trained": not source.is_untrained(bundle),
+        "source": dict(bundle.source),
+        "lineage": [record.name for record in bundle.lineage],
+        "forms": forms,
+    }
+
+
+def _form(name: str, precision: str, graph: onnx.ModelProto, signature: Signature, boards: Sequence[Target]) -> dict[str, Any]:
+    from edgetk.export.graph import opset_of
+    from edgetk.targets.count import count
+    from edgetk.targets.roofline import fits, predict
+
+    work = count(graph, signature)
+    fit = []
+    for board in boards:
+        verdict = fits(work, board)
+        figures = [figure.to_json() for figure in predict(work, board)]
+        fit.append({"target": board.name, "fits": verdict.ok, "reasons": list(verdict.reasons), "figures": figures})
+    return {
+        "form": name,
+        "precision": precision,
+        "opset": opset_of(graph),
+        "ir_version": int(graph.ir_version),
+        "size_bytes": graph.ByteSize(),
+        **work.to_json(),
+        "conversions": sum(n for kind, n in work.count_by_kind().items() if kind in CONVERSIONS),
+        "signature": signature.to_json(),
+        "metadata": {p.key: p.value for p in graph.metadata_props},
+        "targets": fit,
+    }
+
+
+def terminal(found: dict[str, Any], console: Console) -> None:
+    """Print what `examine` found."""
+
+    def line(text: str, style: str = "") -> None:
+        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    line(found["model"] + (f", task {found['task']}" if found["task"] else ""), "bold")
+    if found["labels"]:
+        line(f"  {len(found['labels'])} classes: {', '.join(found['labels'])}")
+    if not found["trained"]:
+        line("  untrained: its weights are random")
+    for form in found["forms"]:
+        line("")
+        line(f"{form['form']} form, {form['precision']}, opset {form['opset']}, IR {form['ir_version']}", "bold")
+        for name, text in _facts(form):
+            line(f"  {name:<12} {text}")
+        console.print(_fit_table(form))
+
+
+def _facts(form: dict[str, Any]) -> list[tuple[str, str]]:
+    signature = Signature.from_json(form["signature"])
+    macs = ", ".join(f"{units.count(n)} {dtype}" for dtype, n in form["macs_by_dtype"].items())
+    facts = [
+        ("inputs", ", ".join(_spec(t) for t in signature.inputs)),
+        ("outputs", ", ".join(_spec(t) for t in signature.outputs)),
+        ("size", f"{units.size(form['size_bytes'])} file, {units.size(form['weight_bytes'])} weights"),
+        ("parameters", units.count(form["parameters"])),
+        ("MACs", units.count(form["macs"]) + (f" ({macs})" if macs else "")),
+        ("activations", f"{units.size(form['peak_activation_bytes'])} at the peak"),
+        ("operators", ", ".join(f"{kind} {n}" for kind, n in form["operators"].items())),
+        ("conversions", f"{form['conversions']} of {sum(form['operators'].values())} nodes only change the number format"),
+    ]
+    if signature.is_streaming:
+        facts.append(("state", f"{units.size(form['state_bytes'])}: {', '.join(_spec(s.spec) for s in signature.state)}"))
+    if signature.period_s is not None:
+        late = units.seconds(signature.lookahead_s)
+        facts.append(("timing", f"one step every {units.seconds(signature.period_s)}, answers look ahead {late}"))
+    short = {k: v for k, v in form["metadata"].items() if k not in ("signature", "labels")}
+    facts.extend((k, v if len(v) <= 100 else v[:97] + "…") for k, v in sorted(short.items()))
+    return facts
+
+
+def _spec(tensor: TensorSpec) -> str:
+    return f"{tensor.name} {tensor.dtype}[{', '.join(map(str, tensor.shape))}]"
+
+
+def _fit_table(form: dict[str, Any]) -> Any:
+    """One row per board: does it fit, and every prediction; no column mixes kinds because all of them are predictions."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="predicted (roofline, unvalidated)", title_justify="left")
+    columns = ("latency", "energy", "ram", "flash")
+    for heading in ("target", "fits", *columns):
+        table.add_column(heading, justify="left" if heading in ("target", "fits") else "right")
+    for row in form["targets"]:
+        figures = {f["metric"]: figure_from_json(f) for f in row["figures"]}
+        cells = [_cell(figures.get(c)) for c in columns]
+        table.add_row(*(Text(c) for c in (row["target"], "yes" if row["fits"] else "no: " + "; ".join(row["reasons"]), *cells)))
+    return table
+
+
+def _cell(figure: Any) -> str:
+    from edgetk.toolkit.report import predicted
+
+    return predicted(figure) if isinstance(figure, Predicted) else "—"
