@@ -105,10 +105,15 @@ def _problem(graph: Graph, node: NodeProto) -> str | None:
     return None
 
 
+def _factors(node: NodeProto) -> list[str]:
+    """The inputs that are multiplied with each other."""
+    return [node.input[i] for i in _FACTORS[node.op_type] if i < len(node.input)]
+
+
 def _macs(graph: Graph, node: NodeProto) -> int:
     if node.op_type not in _FACTORS:
         return 0
-    first, second = (node.input[i] for i in _FACTORS[node.op_type])
+    first, second = _factors(node)
     a, b = graph.shape[first], graph.shape[second]
     if node.op_type in ("Conv", "ConvInteger", "QLinearConv"):
         return graph.elements(node.output[0]) * math.prod(b[1:])  # weight (M, C / groups, *kernel)
@@ -142,8 +147,8 @@ def _arithmetic(graph: Graph, node: NodeProto) -> str:
         return "int8"
     if node.op_type in _FACTORS:
         factors = []
-        for index in _FACTORS[node.op_type]:
-            maker = graph.maker.get(graph.through_views(node.input[index]))
+        for name in _factors(node):
+            maker = graph.maker.get(graph.through_views(name))
             factors.append(graph.dtype[maker.input[0]] if maker is not None and maker.op_type == "DequantizeLinear" else "")
         if all(f in ("int8", "uint8") for f in factors):
             return "int8"
@@ -172,7 +177,7 @@ def _op(graph: Graph, node: NodeProto, counted: bool) -> Op:
         moved = []
     sparsity = 0.0
     if node.op_type in _FACTORS:
-        sparsity = _sparsity(graph, node.input[_FACTORS[node.op_type][1]]) or _sparsity(graph, node.input[0])
+        sparsity = max((_sparsity(graph, name) for name in _factors(node)), default=0.0)
     return Op(
         kind,
         name,
