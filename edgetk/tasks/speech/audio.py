@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from edgetk.tasks.speech import front_end as fe
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from edgetk.tasks.speech.clips import Clip
 
     Samples = NDArray[np.int16]
 
@@ -91,22 +93,25 @@ def clip(samples: Samples) -> Samples:
     return np.pad(samples, (0, fe.CLIP_SAMPLES - len(samples)))
 
 
-def decode_clips(encoded: Sequence[bytes | Path], names: Sequence[str]) -> Samples:
-    """Many clips, given as bytes or as files, one second each: (N, 16000) int16.
+def decode_clips(clips: Sequence[Clip]) -> Samples:
+    """Many clips, one second each: (N, 16000) int16.
 
     Threads do: libsndfile works outside the interpreter's lock.
     """
-    clips = np.zeros((len(encoded), fe.CLIP_SAMPLES), dtype=np.int16)
+    decoded = np.zeros((len(clips), fe.CLIP_SAMPLES), dtype=np.int16)
 
     def fill(row: int) -> None:
-        source: Any = encoded[row]
-        content = source.read_bytes() if isinstance(source, Path) else source
-        clips[row] = clip(decode(content, names[row]))
+        source = clips[row].encoded
+        if isinstance(source, Path):
+            source = source.read_bytes()
+        if source is None:
+            raise ValueError(f"{clips[row].name} was indexed without its sound")
+        decoded[row] = clip(decode(source, clips[row].name) if isinstance(source, bytes) else source)
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for _ in pool.map(fill, range(len(encoded))):
+        for _ in pool.map(fill, range(len(clips))):
             pass
-    return clips
+    return decoded
 
 
 __all__ = ["clip", "decode", "decode_clips", "read_clip"]

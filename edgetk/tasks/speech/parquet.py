@@ -5,10 +5,11 @@ Columns: path, word, speaker, in_v2_list (bool: in the official v0.02 lists) and
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -16,14 +17,21 @@ from torch import Tensor
 
 from edgetk.core.errors import InputError, MissingExtra
 from edgetk.tasks.speech import audio, waves
+from edgetk.tasks.speech.clips import Clip, select
+from edgetk.tasks.speech.splits import SPLITS
 from edgetk.tasks.speech.waves import Waves
+from edgetk.tasks.speech.words import WORDS_16, WORDS_35
 
+if TYPE_CHECKING:
+    from edgetk.tasks.speech.audio import Samples
+
+#: in the order of the fields of a Clip
 COLUMNS: Final = ("path", "word", "speaker", "in_v2_list")
 
 
 def is_parquet(folder: Path) -> bool:
     """Whether `folder` has this layout."""
-    return any(folder.glob("*.parquet")) and any(files(folder, name) for name in ("train", "validation", "test"))
+    return any(files(folder, split) for split in SPLITS)
 
 
 def files(folder: Path, split: str) -> list[Path]:
@@ -47,7 +55,7 @@ def table(folder: Path, split: str, columns: Sequence[str]) -> dict[str, list[An
             missing = set(columns) - set(pyarrow.parquet.read_schema(path).names)
             if missing:
                 raise InputError(
-                    f"{path}: must have the columns {', '.join(columns)}, got none named {', '.join(sorted(missing))}"
+                    f"{path}: must have the columns {', '.join(columns)}, got no {', '.join(sorted(missing))}; add or rename them"
                 )
             part = pyarrow.parquet.read_table(path, columns=list(columns))
         except (pyarrow.ArrowInvalid, OSError) as error:
@@ -57,39 +65,70 @@ def table(folder: Path, split: str, columns: Sequence[str]) -> dict[str, list[An
     return joined
 
 
+class Parquet:
+    """A folder of Parquet files; the files say what belongs to which split."""
+
+    listed = True
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        words = self.default_labels()
+        if words == WORDS_16:
+            kind = "Speech Commands subset, 16 words (v0.01 audio, official speaker split)"
+        else:
+            kind = f"{len(words)} words (split as the files say)"
+        self.title = f"{kind}, Parquet folder {folder.name}"
+
+    @functools.cached_property
+    def words(self) -> tuple[str, ...]:
+        """All words of all splits, sorted."""
+        return tuple(sorted({word for split in self.splits() for word in table(self.folder, split, ["word"])["word"]}))
+
+    def splits(self) -> tuple[str, ...]:
+        return tuple(split for split in SPLITS if files(self.folder, split))
+
+    def clips(self, split: str, audio: bool = True) -> list[Clip]:
+        rows = table(self.folder, split, (*COLUMNS, "audio") if audio else COLUMNS)
+        encoded = rows["audio"] if audio else [None] * len(rows["path"])
+        columns = [rows[name] for name in COLUMNS]
+        return [
+            Clip(path, word, speaker, bool(official), sound)
+            for path, word, speaker, official, sound in zip(*columns, encoded, strict=True)
+        ]
+
+    def recordings(self) -> list[Samples]:
+        if not files(self.folder, "noise"):
+            return []
+        rows = table(self.folder, "noise", ("name", "audio"))
+        return [audio.decode(encoded, name) for name, encoded in zip(rows["name"], rows["audio"], strict=True)]
+
+    def default_labels(self) -> tuple[str, ...]:
+        """All 35 words or the 16-word subset (a few clips of other words are no classes); else whatever is there."""
+        return next((known for known in (WORDS_35, WORDS_16) if set(known) <= set(self.words)), self.words)
+
+    def missing(self) -> list[str]:
+        return [f"{split}: no {split}.parquet or {split}_<n>.parquet" for split in SPLITS if split not in self.splits()]
+
+
 def load_waves(folder: Path, split: str, words: Sequence[str], cache: Path | None = None) -> Waves:
     """The clips of `words` (labels follow their order) in the split "train", "validation" or "test".
 
-    Other words are left out. With `cache`, decoded clips are kept in that folder and found again while the files stay as they
-    are. Raises InputError or MissingExtra.
+    Other words are left out, or are "unknown" where `words` has that. With `cache`, decoded clips are kept in that folder and
+    found again while the files stay as they are. Raises InputError or MissingExtra.
     """
     key = _key(folder, split, words)
     if cache is not None and (kept := waves.load(cache, key)) is not None:
         return kept
-    rows = table(folder, split, (*COLUMNS, "audio"))
-    label = {word: index for index, word in enumerate(words)}
-    chosen = [row for row, word in enumerate(rows["word"]) if word in label]
-    if not chosen:
-        raise InputError(f"{folder}: {split} must hold clips of {', '.join(words)}, got none; check the words")
-    names = tuple(rows["path"][row] for row in chosen)
-    loaded = Waves(
-        torch.from_numpy(audio.decode_clips([rows["audio"][row] for row in chosen], names)),
-        torch.tensor([label[rows["word"][row]] for row in chosen]),
-        torch.tensor([bool(rows["in_v2_list"][row]) for row in chosen]),
-        names,
-        tuple(rows["speaker"][row] for row in chosen),
-        tuple(words),
-    )
+    loaded = waves.assemble(*select(Parquet(folder), split, words), words)
     if cache is not None:
         waves.save(loaded, cache, key)
     return loaded
 
 
 def load_noise(folder: Path) -> Tensor:
-    """The background recordings one after another: (S,) int16."""
-    rows = table(folder, "noise", ("name", "audio"))
-    decoded = [audio.decode(encoded, name) for name, encoded in zip(rows["name"], rows["audio"], strict=True)]
-    return torch.from_numpy(np.concatenate(decoded))
+    """The background recordings one after another: (S,) int16. Raises InputError where there are none."""
+    table(folder, "noise", ())
+    return torch.from_numpy(np.concatenate(Parquet(folder).recordings()))
 
 
 def _key(folder: Path, split: str, words: Sequence[str]) -> str:
@@ -97,4 +136,4 @@ def _key(folder: Path, split: str, words: Sequence[str]) -> str:
     return f"{split}-{hashlib.sha256(repr((str(folder.resolve()), facts, tuple(words))).encode()).hexdigest()[:16]}"
 
 
-__all__ = ["load_noise", "load_waves"]
+__all__ = ["Parquet", "is_parquet", "load_noise", "load_waves"]

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from edgetk.core.errors import InputError
+from edgetk.tasks.speech.audio import decode_clips
+from edgetk.tasks.speech.clips import Clip
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,21 @@ class Waves:
         return len(self.names)
 
 
+def assemble(clips: Sequence[Clip], classes: Sequence[int], words: Sequence[str]) -> Waves:
+    """Decode `clips`, whose class indices into `words` are `classes`."""
+    return Waves(
+        torch.from_numpy(decode_clips(clips)),
+        torch.tensor(classes),
+        torch.tensor([clip.official for clip in clips]),
+        tuple(clip.name for clip in clips),
+        tuple(clip.speaker for clip in clips),
+        tuple(words),
+    )
+
+
 def save(waves: Waves, folder: Path, key: str) -> None:
     """Keep decoded clips as <key>.samples.npy and <key>.json in `folder`, the second one last, each replaced as a whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{key}.{os.getpid()}.part"
-    with partial.open("wb") as file:
-        np.save(file, waves.samples.numpy(), allow_pickle=False)
-    partial.replace(folder / f"{key}.samples.npy")
     index = {
         "labels": waves.labels.tolist(),
         "official": waves.official.tolist(),
@@ -49,24 +62,35 @@ def save(waves: Waves, folder: Path, key: str) -> None:
         "speakers": waves.speakers,
         "words": waves.words,
     }
-    partial.write_text(json.dumps(index))
-    partial.replace(folder / f"{key}.json")
+    partial = folder / f".{key}.{os.getpid()}.part"
+    try:
+        with partial.open("wb") as file:
+            np.save(file, waves.samples.numpy(), allow_pickle=False)
+        partial.replace(folder / f"{key}.samples.npy")
+        partial.write_text(json.dumps(index), encoding="utf-8")
+        partial.replace(folder / f"{key}.json")
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load(folder: Path, key: str) -> Waves | None:
-    """What `save` kept, or None where there is nothing."""
+    """What `save` kept, or None where there is nothing. Raises InputError for kept files that are damaged."""
     index, samples = folder / f"{key}.json", folder / f"{key}.samples.npy"
     if not (index.is_file() and samples.is_file()):
         return None
-    kept = json.loads(index.read_text())
-    return Waves(
-        torch.from_numpy(np.load(samples, allow_pickle=False)),
-        torch.tensor(kept["labels"]),
-        torch.tensor(kept["official"]),
-        tuple(kept["names"]),
-        tuple(kept["speakers"]),
-        tuple(kept["words"]),
-    )
+    try:
+        kept = json.loads(index.read_text(encoding="utf-8"))
+        waves = Waves(
+            torch.from_numpy(np.load(samples, allow_pickle=False)),
+            torch.tensor(kept["labels"]),
+            torch.tensor(kept["official"]),
+            tuple(kept["names"]),
+            tuple(kept["speakers"]),
+            tuple(kept["words"]),
+        )
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{folder}: kept clips must be whole, got {error}; remove that folder and run again") from error
+    return waves
 
 
-__all__ = ["Waves", "load", "save"]
+__all__ = ["Waves", "assemble", "load", "save"]
