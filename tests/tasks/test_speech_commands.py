@@ -412,7 +412,7 @@ def test_parquet_errors(small_parquet: Path, tmp_path: Path) -> None:
         TASK.open(tmp_path)
     pyarrow.parquet.write_table(pyarrow.table({"word": ["go"]}), tmp_path / "test.parquet")
     with pytest.raises(
-        InputError, match=r"must have the columns path, .*, audio, got no audio, in_v2_list, path, speaker; add or rename"
+        InputError, match=r"must have the columns path, .*, audio, got no audio, in_v2_list, path, speaker; add them"
     ):
         parquet.load_waves(tmp_path, "test", WORDS_16)
 

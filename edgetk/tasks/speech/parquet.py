@@ -55,7 +55,7 @@ def table(folder: Path, split: str, columns: Sequence[str]) -> dict[str, list[An
             missing = set(columns) - set(pyarrow.parquet.read_schema(path).names)
             if missing:
                 raise InputError(
-                    f"{path}: must have the columns {', '.join(columns)}, got no {', '.join(sorted(missing))}; add or rename them"
+                    f"{path}: must have the columns {', '.join(columns)}, got no {', '.join(sorted(missing))}; add them"
                 )
             part = pyarrow.parquet.read_table(path, columns=list(columns))
         except (pyarrow.ArrowInvalid, OSError) as error:
