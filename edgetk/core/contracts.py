@@ -164,7 +164,11 @@ class Exporter(Protocol):
         """Raise PreconditionError or MissingExtra before any work."""
         ...
 
-    def __call__(self, lowered: Sequence[Lowered], bundle: Bundle, target: Target) -> Sequence[Emitted]: ...
+    def __call__(
+        self, lowered: Sequence[Lowered], bundle: Bundle, target: Target, facts: Mapping[str, Any] | None = None
+    ) -> Sequence[Emitted]:
+        """The files. `facts` (recipe hash, accuracy, …) belong into their metadata where the format has any."""
+        ...
 
 
 class Predictor(Protocol):

@@ -60,12 +60,17 @@ class PassStep:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One run. `guard_split` judges every pass, `final_split` the result; `data` "" is the embedded sample of the task."""
+    """One run.
+
+    task         "": the one the model was made for;  data  "": the task's embedded sample;  labels  (): the model's own
+    guard_split  judges every pass, `final_split` the result
+    targets      the first is compressed for, figures are given for all
+    """
 
     name: str
     model: str = "lmuformer"
     description: str = ""
-    task: str = "speech-commands"
+    task: str = ""
     data: str = ""
     labels: tuple[str, ...] = ()
     guard_split: str = "validation"

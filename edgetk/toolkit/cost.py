@@ -1,0 +1,117 @@
+"""What a model costs on a target: each form lowered, counted, and its latency measured or predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgetk.core import registry
+from edgetk.core.bundle import Bundle
+from edgetk.core.contracts import Lowered, Meter
+from edgetk.core.figures import Figure, Measured, Missing, Predicted
+from edgetk.core.signature import Signature
+from edgetk.core.target import Target
+from edgetk.core.workload import Workload
+from edgetk.toolkit.result import FormMeasures
+from edgetk.toolkit.workspace import Workspace
+
+#: how much slower a measurement must be before it counts: two runs of one graph on a busy machine differ by about that
+NOISE = 0.10
+#: the same for predictions, which only differ by rounding
+ROUNDING = 1e-3
+#: seconds that one look at the latency of one graph may take while passes are judged
+BUDGET_S = 0.4
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Looks at graphs on one target. Graphs that a meter needs as files go to the workspace's scratch folder."""
+
+    target: Target
+    workspace: Workspace
+
+    def lower(self, bundle: Bundle) -> dict[str, Lowered]:
+        """Every form of a bundle as a graph the target accepts, by form."""
+        from edgetk.export.lower import lower
+
+        return {low.form: low for low in lower(bundle, self.target)}
+
+    def measures(self, lowered: Mapping[str, Lowered]) -> tuple[FormMeasures, ...]:
+        """Counts and latency of each form."""
+        return tuple(self._form(low) for low in lowered.values())
+
+    def latency(self, low: Lowered, workload: Workload | None = None) -> Figure:
+        """One inference: measured where the target can be (this machine), else predicted, else why neither."""
+        if self.target.measurable:
+            return self._measured(low)
+        figures = predict(workload or count(low), self.target)
+        return pick(figures, "latency", self.target)
+
+    def slower(self, before: FormMeasures, after: FormMeasures, graphs: tuple[Lowered, Lowered]) -> str | None:
+        """None unless `after` takes longer than `before`, else both in words.
+
+        A measurement that looks slower is repeated for both graphs (before, after, before, after) and their smallest
+        medians decide, so that something else on the machine does not get a pass taken back. A measurement and a
+        prediction are never compared.
+        """
+        old, new = before.latency, after.latency
+        if isinstance(old, Predicted) and isinstance(new, Predicted):
+            return f"{new} against {old}" if new.value > old.value * (1 + ROUNDING) else None
+        if not (isinstance(old, Measured) and isinstance(new, Measured)) or new.median <= old.median * (1 + NOISE):
+            return None
+        for _ in range(2):
+            again = [self.latency(graph) for graph in graphs]
+            old, new = _faster(old, again[0]), _faster(new, again[1])
+        return f"{new} against {old}" if new.median > old.median * (1 + NOISE) else None
+
+    def _form(self, low: Lowered) -> FormMeasures:
+        workload = count(low)
+        return FormMeasures(
+            low.form,
+            low.precision,
+            workload.parameters,
+            workload.macs,
+            workload.weight_bytes,
+            low.graph.ByteSize(),
+            self.latency(low, workload),
+        )
+
+    def _measured(self, low: Lowered) -> Figure:
+        meter: Meter = registry.load("meter", self.target.stack.runtime)
+        if (reason := meter.available()) is not None:
+            return Missing("latency", reason, str(self.target))
+        name = f"scratch/{low.form}.onnx"
+        self.workspace.write(name, low.graph.SerializeToString())
+        figures = meter.measure(self.workspace.path(name), low.signature, BUDGET_S)
+        self.workspace.clear("scratch")
+        return pick(figures, "latency", self.target)
+
+
+def _faster(a: Measured, b: Figure) -> Measured:
+    return b if isinstance(b, Measured) and b.median < a.median else a
+
+
+def count(low: Lowered) -> Workload:
+    """The operations of a lowered graph."""
+    return count_graph(low.graph, low.signature)
+
+
+def count_graph(graph: Any, signature: Signature) -> Workload:
+    """The operations of an ONNX graph."""
+    from edgetk.targets.count import count as counted
+
+    return counted(graph, signature)
+
+
+def predict(workload: Workload, target: Target) -> Sequence[Predicted | Missing]:
+    """All figures the target's predictor gives."""
+    from edgetk.targets import roofline
+
+    return roofline.predict(workload, target)
+
+
+def pick(figures: Sequence[Figure], metric: str, target: Target) -> Figure:
+    """The figure of one metric, or that nobody gave it."""
+    found = next((f for f in figures if f.metric == metric), None)
+    return found if found is not None else Missing(metric, f"no figure of it for {target.name}", str(target))

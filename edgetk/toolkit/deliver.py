@@ -1,0 +1,126 @@
+"""The end of a run: lowered forms into files, their proofs and test data, and the figures of each file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgetk.core import registry
+from edgetk.core.artifact import Artifact
+from edgetk.core.bundle import Bundle
+from edgetk.core.contracts import Emitted, Exporter, Lowered, Meter
+from edgetk.core.errors import EdgetkError, ParityError, PostconditionError
+from edgetk.core.figures import Figure, Missing, Predicted
+from edgetk.core.target import Target
+from edgetk.toolkit import cost
+from edgetk.toolkit.result import FigureRow
+from edgetk.toolkit.workspace import Workspace
+
+#: emitted files in this folder go with an artifact (inputs and outputs to try it with); they are none themselves
+TEST_DATA = "testdata/"
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """A written file with the graph it was made from and the graph's content."""
+
+    artifact: Artifact
+    emitted: Emitted
+
+
+def export(
+    names: Sequence[str],
+    lowered: Mapping[str, Lowered],
+    bundle: Bundle,
+    target: Target,
+    workspace: Workspace,
+    facts: Mapping[str, Any],
+) -> list[Delivered]:
+    """Run the exporters and write what they give, each file only after its proof. `facts` go into the files' metadata.
+
+    Raises ParityError before a file is written that does not compute what the model computes.
+    """
+    delivered = []
+    for name in names:
+        exporter: Exporter = registry.load("exporter", name)
+        try:
+            emissions = exporter(tuple(lowered.values()), bundle, target, facts)
+        except EdgetkError:
+            raise
+        except Exception as error:  # an exporter is a plug-in: it may fail in any way
+            raise PostconditionError(
+                f"exporter {name}: must finish, got {type(error).__name__}: {error}; the finished passes are kept, "
+                "leave the exporter out and continue with --resume"
+            ) from error
+        for emitted in emissions:
+            artifact = _write(emitted, name, target, workspace)
+            if not emitted.name.startswith(TEST_DATA):
+                delivered.append(Delivered(artifact, emitted))
+    return delivered
+
+
+def _write(emitted: Emitted, exporter: str, target: Target, workspace: Workspace) -> Artifact:
+    parity = emitted.parity
+    if parity is not None and not parity.passed:
+        raise ParityError(
+            f"exporter {exporter}: {emitted.name} must compute what the model computes, got {parity}; it was not written, "
+            "the finished passes are kept (--resume)"
+        )
+    low = emitted.lowered
+    return Artifact(
+        path=emitted.name,
+        format=emitted.format,
+        form=low.form,
+        precision=low.precision,
+        sha256=workspace.write(emitted.name, emitted.content),
+        size_bytes=len(emitted.content),
+        signature=low.signature,
+        built_for=str(target),
+        parity=parity,
+        notes=emitted.notes,
+    )
+
+
+def figures(delivered: Sequence[Delivered], targets: Sequence[Target], workspace: Workspace) -> list[FigureRow]:
+    """Every figure of every graph on every target: predicted from it, measured where this machine is the target.
+
+    Files that were made from one graph share its figures, under the name of the first.
+    """
+    rows = []
+    graphs: dict[int, Delivered] = {}
+    for item in delivered:
+        graphs.setdefault(id(item.emitted.lowered), item)
+    for item in graphs.values():
+        low, artifact = item.emitted.lowered, item.artifact
+        workload = cost.count(low)
+        for target in targets:
+            found: list[Figure] = list(cost.predict(workload, target))
+            if target.measurable:
+                seen = _measure(artifact, target, workspace)
+                metrics = {figure.metric for figure in seen}
+                found = [*seen, *(f for f in found if f.metric not in metrics)]
+            have = {figure.metric for figure in found}
+            for metric, value in (("parameters", workload.parameters), ("macs", workload.macs)):
+                if metric not in have:
+                    found.append(Predicted(metric, value, "operation count", str(target), ("counted in the exported graph",)))
+            rows += [FigureRow(artifact.path, target.name, figure) for figure in found]
+    return rows
+
+
+def _measure(artifact: Artifact, target: Target, workspace: Workspace) -> Sequence[Figure]:
+    meter: Meter = registry.load("meter", target.stack.runtime)
+    if (reason := meter.available()) is not None:
+        return [Missing("latency", reason, str(target))]
+    if artifact.format != "onnx":
+        return [Missing("latency", f"{meter.name} runs ONNX files, this is {artifact.format}", str(target))]
+    return meter.measure(workspace.path(artifact.path), artifact.signature)
+
+
+def op_energies(delivered: Sequence[Delivered]) -> dict[str, Any]:
+    """Energy from operation counts of each file, beside the dense int8 and float32 equivalents of the same graph."""
+    from dataclasses import asdict
+
+    from edgetk.targets.op_energy import op_energy
+
+    return {item.artifact.path: asdict(op_energy(cost.count(item.emitted.lowered))) for item in delivered}

@@ -1,0 +1,102 @@
+"""A model as a function from features to class scores, whatever its body is, and its score on a split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from edgetk.core import registry
+from edgetk.core.bundle import Bundle
+from edgetk.core.contracts import Data
+from edgetk.core.errors import InputError
+from edgetk.core.figures import Score
+from edgetk.core.signature import Signature
+from edgetk.toolkit.calling import start, symbols
+
+if TYPE_CHECKING:
+    import torch
+
+    Predict = Callable[[torch.Tensor], torch.Tensor]
+
+
+def predictor(bundle: Bundle) -> Predict:
+    """Features (N, …) -> class scores (N, K), on the CPU, without gradients.
+
+    A torch model is called in its first form; an ONNX graph is run by onnxruntime, one stream per example where it is a
+    step graph (see `stream_scores`).
+    """
+    import torch
+
+    if not bundle.is_torch:
+        return graph_predictor(bundle.body.SerializeToString(), bundle.signature)
+    predict, module = bundle.predict(), bundle.module
+
+    def run(features: torch.Tensor) -> torch.Tensor:
+        module.eval()
+        with torch.no_grad():
+            return predict(features)
+
+    return run
+
+
+def graph_predictor(content: bytes, signature: Signature) -> Predict:
+    """The same for the content of an ONNX file. Raises InputError where onnxruntime refuses it."""
+    import onnxruntime as ort
+    import torch
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a dozen exception types without a common base
+        reason = str(error).splitlines()[0]
+        raise InputError(f"evaluate: the graph must load in onnxruntime, got: {reason}; export it again") from error
+    if signature.is_streaming:
+        return lambda features: stream_scores(session, signature, features)
+    name = signature.input_names[0]
+    fixed = signature.inputs[0].shape[0]
+
+    def run(features: torch.Tensor) -> torch.Tensor:
+        size = fixed if isinstance(fixed, int) else len(features)
+        parts = [features[i : i + size] for i in range(0, len(features), max(size, 1))]
+        if isinstance(fixed, int) and parts and len(parts[-1]) < size:
+            raise InputError(
+                f"evaluate: examples must fill batches of {size}, got {len(features)}; export with a free batch size"
+            )
+        return torch.cat([torch.from_numpy(session.run(None, {name: part.numpy()})[0]) for part in parts])
+
+    return run
+
+
+def stream_scores(session: Any, signature: Signature, features: torch.Tensor) -> torch.Tensor:
+    """One stream per example: frames (N, T, …) pushed one by one, the last decision kept, (N, K).
+
+    A model that looks ahead gets the missing frames as zeros at the end; where it has a `state_clock`, the clip's length
+    stands in its second number from the start, so that those frames count as beyond the clip.
+    """
+    import torch
+
+    steps = round(signature.lookahead_s / signature.period_s) if signature.period_s else 0
+    count = len(signature.outputs)
+    sizes = symbols(signature, 1)
+    feed_names, state_names = signature.inputs[0].name, [state.name for state in signature.state]
+    scores = []
+    for clip in features:
+        states = {state.name: start(state, sizes).numpy() for state in signature.state}
+        if "state_clock" in states and states["state_clock"].size == 2:
+            states["state_clock"].reshape(-1)[1] = len(clip)
+        frames = torch.cat([clip, clip.new_zeros((steps, *clip.shape[1:]))]).numpy()
+        outputs = []
+        for frame in frames:
+            shaped = frame.reshape(signature.inputs[0].concrete(**sizes))
+            outputs = session.run(None, {feed_names: shaped, **states})
+            states = dict(zip(state_names, outputs[count:], strict=True))
+        scores.append(torch.from_numpy(outputs[0]).reshape(1, -1))
+    return torch.cat(scores)
+
+
+def evaluate(predict: Predict, task: str, data: Data, split: str, official_only: bool = True) -> Score:
+    """The task's score of `predict` on a split of its data."""
+    score: Score = registry.load("task", task).score(predict, data.split(split), official_only)
+    return score
