@@ -17,7 +17,8 @@ from onnx import ModelProto, NodeProto, numpy_helper
 from edgetk.core.errors import InputError
 from edgetk.core.signature import Signature
 from edgetk.core.workload import Op, Workload
-from edgetk.targets.graph import VIEWS, Graph, has_subgraph, read, stored_bytes
+from edgetk.targets.graph import Graph, has_subgraph, read, stored_bytes
+from edgetk.targets.kinds import SELECTS, SHAPES, VIEWS
 from edgetk.targets.liveness import peak_bytes
 
 #: Where the two factors of a product stand among the inputs.
@@ -165,6 +166,18 @@ def _is_merged(graph: Graph, node: NodeProto) -> bool:
     return node.op_type == "DequantizeLinear" and node.output[0] not in graph.outputs
 
 
+def _moved(graph: Graph, node: NodeProto) -> list[str]:
+    """The tensors a node reads and writes; a selection reads as much as it writes."""
+    outputs = [n for n in node.output if n]
+    if node.op_type in VIEWS or _is_merged(graph, node):
+        return []
+    if node.op_type in SHAPES:
+        return outputs
+    if node.op_type in SELECTS:
+        return [*node.input[1:], *outputs, *outputs]
+    return [*dict.fromkeys(node.input), *outputs]
+
+
 def _op(graph: Graph, node: NodeProto, counted: bool) -> Op:
     name = node.name or node.output[0]
     kind = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
@@ -172,9 +185,6 @@ def _op(graph: Graph, node: NodeProto, counted: bool) -> Op:
     if graph.is_folded(node) and not has_subgraph(node):
         return Op(kind, name, 0, 0, 0, 0, dtype)  # folded when the graph is loaded
     constant = frozenset().union(*(graph.roots.get(i, frozenset()) for i in node.input))
-    moved = [n for n in (*dict.fromkeys(node.input), *node.output) if n and n not in graph.roots and n in graph.shape]
-    if node.op_type in VIEWS or _is_merged(graph, node):
-        moved = []
     sparsity = 0.0
     if node.op_type in _FACTORS:
         sparsity = max((_sparsity(graph, name) for name in _factors(node)), default=0.0)
@@ -184,7 +194,7 @@ def _op(graph: Graph, node: NodeProto, counted: bool) -> Op:
         macs=_macs(graph, node) if counted else 0,
         elements=sum(graph.elements(o) for o in node.output if o in graph.shape),
         weight_bytes=sum(graph.constant_bytes(c) for c in constant),
-        activation_bytes=sum(graph.tensor_bytes(n) for n in moved),
+        activation_bytes=sum(graph.tensor_bytes(n) for n in _moved(graph, node) if n in graph.shape and n not in graph.roots),
         dtype=dtype,
         sparsity=sparsity,
     )
@@ -230,7 +240,7 @@ def _states(graph: Graph) -> tuple[str, ...]:
 
 def _period_s(model: ModelProto) -> float | None:
     for entry in model.metadata_props:
-        if entry.key == "period_s":
+        if entry.key == "period_s" and entry.value:
             try:
                 return float(entry.value)
             except ValueError as error:

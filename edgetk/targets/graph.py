@@ -13,9 +13,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, inliner, numpy_helper, shape_inference
 
 from edgetk.core.errors import InputError
-
-#: Operators whose output is their input under another shape: no work, no bytes.
-VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
+from edgetk.targets.kinds import VIEWS
 
 
 def _dtype(data_type: int) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgetk.core.workload import Op, Workload
+from edgetk.targets.kinds import weights_read
 
 #: joules of one multiply-accumulate and of one addition, by number format
 MAC_J: Mapping[str, float] = {"int8": 0.23e-12, "float16": 1.5e-12, "float32": 4.6e-12}
@@ -93,13 +94,10 @@ def _memory(workload: Workload, dtype: str | None) -> float:
     def scale(op: Op) -> float:
         return 1.0 if dtype is None else _WIDTH[dtype] / _WIDTH[_format(op.dtype)]
 
-    weights = sum(op.weight_bytes * scale(op) for op in workload.ops)
+    weights = sum(weights_read(op) * scale(op) for op in workload.ops)
     activations = sum(op.activation_bytes * scale(op) for op in workload.ops)
-    stretch = (
-        1.0
-        if not (weights or activations)
-        else (weights + activations) / sum(op.weight_bytes + op.activation_bytes for op in workload.ops)
-    )
+    stored = sum(weights_read(op) + op.activation_bytes for op in workload.ops)
+    stretch = (weights + activations) / stored if stored else 1.0
     weight_cost = _sram(workload.weight_bytes * stretch)
     activation_cost = _sram(workload.peak_activation_bytes * stretch)
     return weights * weight_cost + activations * activation_cost

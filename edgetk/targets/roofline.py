@@ -14,6 +14,7 @@ from edgetk.core import units
 from edgetk.core.figures import Missing, Predicted
 from edgetk.core.target import Target
 from edgetk.core.workload import Op, Workload
+from edgetk.targets.kinds import weights_read
 
 PREDICTOR = "roofline"
 
@@ -36,6 +37,8 @@ def fits(workload: Workload, target: Target) -> Fit:
         ram += workload.weight_bytes
     needs = (("flash", flash, target.flash_bytes), ("RAM", ram, target.ram_bytes))
     reasons = [f"needs {units.size(need)} of {name}, has {units.size(has)}" for name, need, has in needs if need > has]
+    if workload.unknown and not workload.peak_activation_bytes:
+        reasons.append(f"RAM is not known: {workload.unknown[-1]}")
     return Fit(flash, ram, not reasons, tuple(reasons))
 
 
@@ -84,7 +87,7 @@ def op_seconds(op: Op, target: Target) -> float:
     assert target.clock_hz is not None
     assert target.mem_bytes_per_s is not None
     rate = target.macs_per_cycle.get(op.dtype, target.macs_per_cycle["float32"])
-    traffic = (op.weight_bytes + op.activation_bytes) / target.mem_bytes_per_s
+    traffic = (weights_read(op) + op.activation_bytes) / target.mem_bytes_per_s
     return max(op.macs / (rate * target.clock_hz), traffic) + target.overhead_s_per_op
 
 

@@ -13,6 +13,7 @@ from edgetk.core.errors import InputError
 from edgetk.core.signature import Signature, StateSpec, TensorSpec
 from edgetk.core.workload import Op
 from edgetk.targets.count import count
+from edgetk.targets.kinds import weights_read
 
 
 def ones(*shape: int) -> np.ndarray:
@@ -173,6 +174,23 @@ def test_constant_nodes_and_what_follows_from_constants_alone() -> None:
     assert workload.parameters == 15
 
 
+def test_a_table_is_read_where_it_is_selected() -> None:
+    nodes = [
+        helper.make_node("Gather", ["table", "i"], ["y"], name="look-up"),
+        helper.make_node("Shape", ["x"], ["s"], name="shape"),
+        helper.make_node("Gather", ["s", "i"], ["i2"], name="axis"),
+        helper.make_node("Gather", ["table", "i2"], ["z"], name="again"),
+    ]
+    constants = {"table": ones(100, 4), "i": np.array([1], np.int64)}
+    nodes.append(helper.make_node("Slice", ["x", "i", "i"], ["part"], name="slice"))
+    workload = count(model(nodes, {"x": [10, 10]}, {"z": None, "part": None}, constants))
+    ops = {op.name: op for op in workload.ops}
+    assert (ops["again"].weight_bytes, ops["again"].activation_bytes) == (1600, 8 + 2 * 16)
+    assert weights_read(ops["again"]) == 0
+    assert ops["shape"].activation_bytes == 2 * 8
+    assert workload.weight_bytes == 1608
+
+
 def test_state_by_signature_and_by_name() -> None:
     signature = Signature(
         (TensorSpec("x", (1, 4)),), (TensorSpec("y", (1, 2)),), (StateSpec(TensorSpec("state_a", (1, 4))),), period_s=0.01
@@ -183,6 +201,8 @@ def test_state_by_signature_and_by_name() -> None:
     graph = stream()
     graph.metadata_props.add(key="period_s", value="0.02")
     assert count(graph).period_s == 0.02
+    graph.metadata_props[0].value = ""
+    assert count(graph).period_s is None
     graph.metadata_props[0].value = "soon"
     with pytest.raises(InputError, match="count: period_s in the metadata must be a number, got 'soon'; export it again"):
         count(graph)

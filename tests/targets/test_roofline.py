@@ -106,6 +106,12 @@ def test_nothing_is_predicted_over_an_uncounted_node() -> None:
     assert value(figures["flash"]) == 100
 
 
+def test_a_model_of_unknown_memory_is_not_said_to_fit() -> None:
+    fit = fits(replace(WORK, peak_activation_bytes=0, unknown=("peak of live activations: no shape",)), BOARD)
+    assert not fit.ok
+    assert fit.reasons == ("RAM is not known: peak of live activations: no shape",)
+
+
 def test_nothing_is_predicted_from_numbers_nobody_gave() -> None:
     figures = by_metric(WORK, replace(BOARD, clock_hz=None, macs_per_cycle={}, measurable=True))
     text = "b does not give clock_hz, macs_per_cycle.float32; it is measured, not predicted"
