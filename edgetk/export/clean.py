@@ -148,7 +148,7 @@ def _scope(node: ir.Node) -> str:
     except (ValueError, SyntaxError):
         return ""
     path = str(scopes[-2]) if len(scopes) > 1 else ""
-    return "" if path == "body" else path.removeprefix("body.")
+    return path.removeprefix("body.") if path.startswith("body.") else ""
 
 
 def _name(graph: ir.Graph) -> None:
@@ -161,7 +161,7 @@ def _name(graph: ir.Graph) -> None:
             taken[name] = 0
             return name
         taken[name] += 1
-        return free(f"{name}_{taken[name]}")
+        return free(f"{name}_{taken[name] + 1}")
 
     weights = list(graph.initializers.values())
     for value in weights:
@@ -173,12 +173,14 @@ def _name(graph: ir.Graph) -> None:
         node.name = free(f"{scope}/{node.op_type}" if scope else node.op_type)
         for i, value in enumerate(node.outputs):
             if value not in outputs:
-                value.name = free(f"{node.name}_out" if i == 0 else f"{node.name}_out{i}")
+                value.name = free(f"{node.name}_out" if i == 0 else f"{node.name}_out:{i}")
         for i, constant in _unnamed(node, taken):
-            constant.name = free(f"{node.name}_{i}")
+            weight = scope and i == 1 and node.op_type in ("MatMul", "Gemm", "Conv")
+            constant.name = free(f"{scope}.weight" if weight else f"{node.name}:{i}")
 
 
 def _unnamed(node: ir.Node, taken: dict[str, int]) -> Iterator[tuple[int, ir.Value]]:
+    """Constants that the exporter made, so that they have no name of the module's own."""
     for i, value in enumerate(node.inputs):
         if value is not None and value.is_initializer() and value.name not in taken:
             yield i, value

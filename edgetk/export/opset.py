@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,10 +18,31 @@ if TYPE_CHECKING:
 #: First operator set with LayerNormalization.
 LAYER_NORM = 17
 
-#: Operators that operator set 18 brought.
-_NEW_IN_18 = frozenset(
-    {"BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "CenterCropPad", "Col2Im", "GroupNormalization", "Mish"}
-)
+#: Operators that an operator set brought (ONNX changelog).
+_NEW: Mapping[int, frozenset[str]] = {
+    18: frozenset(
+        {"BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "CenterCropPad", "Col2Im", "GroupNormalization", "Mish"}
+    ),
+    17: frozenset({"BlackmanWindow", "DFT", "HammingWindow", "HannWindow", "MelWeightMatrix", "STFT", "SequenceMap"}),
+    16: frozenset({"GridSample", "RoiAlign"}),  # RoiAlign is older but meant another grid
+    15: frozenset({"Bernoulli", "CastLike", "Optional"}),
+    14: frozenset({"HardSwish", "Trilu"}),
+}
+
+#: Attributes that an operator set brought, with the value that means what the operator did before.
+_ATTRIBUTES: Mapping[int, Mapping[tuple[str, str], Any]] = {
+    18: {("Resize", "antialias"): 0, ("Resize", "keep_aspect_ratio_policy"): "stretch"},
+    17: {},
+    16: {("ScatterND", "reduction"): "none", ("ScatterElements", "reduction"): "none"},
+    15: {},
+    14: {
+        ("Reshape", "allowzero"): 0,
+        ("BatchNormalization", "training_mode"): 0,
+        ("GRU", "layout"): 0,
+        ("LSTM", "layout"): 0,
+        ("RNN", "layout"): 0,
+    },
+}
 
 #: Reductions whose axes moved from attribute to input in operator set 18.
 _REDUCTIONS = frozenset(
@@ -39,10 +61,7 @@ def fit(model: onnx.ModelProto, stack: Stack, name: str) -> onnx.ModelProto:
     if opset_of(model) > stack.opset or decompose:
         if opset_of(model) > 18:
             model = _convert(model, 18, name, stack)
-        if opset_of(model) == 18 and (stack.opset < 18 or decompose):
-            model = _to_17(model, name, stack)
-        if decompose:
-            model = _decompose_layer_norm(model)
+        model = _lower(model, stack, name, decompose)
         if opset_of(model) > stack.opset:
             model = _convert(model, stack.opset, name, stack)
     if model.ir_version > stack.ir_version:
@@ -81,45 +100,106 @@ def _convert(model: onnx.ModelProto, version: int, name: str, stack: Stack) -> o
     return converted
 
 
-def _to_17(model: onnx.ModelProto, name: str, stack: Stack) -> onnx.ModelProto:
-    """Operator set 18 to 17; the onnx package converts reductions but knows no way for Pad and Split."""
-    import onnx_ir as ir
+def _lower(model: onnx.ModelProto, stack: Stack, name: str, decompose: bool) -> onnx.ModelProto:
+    """From operator set 18 or below down to `stack.opset`, 13 at the lowest, and LayerNormalization replaced on the way.
 
-    whole = ir.from_proto(model)
-    for node in ir.traversal.RecursiveGraphIterator(whole.graph):
-        if node.domain:
-            continue
-        inputs, attributes = node.inputs, node.attributes
-        if node.op_type in _NEW_IN_18:
-            raise _refuse(name, stack, f"the operator {node.op_type}")
-        if node.op_type in _REDUCTIONS:
-            if len(inputs) > 1 and inputs[1] is not None:
-                axes = _constant(inputs[1])
-                if axes is None:
-                    raise _refuse(name, stack, f"{node.op_type} with computed axes")
-                attributes["axes"] = ir.AttrInt64s("axes", axes.tolist())
-            elif "noop_with_empty_axes" in attributes and attributes["noop_with_empty_axes"].as_int():
-                raise _refuse(name, stack, f"{node.op_type} without axes")
-            attributes.pop("noop_with_empty_axes", None)
-            node.resize_inputs(1)
-        elif node.op_type == "Split" and "num_outputs" in attributes:
-            _fixed_split(whole.graph, node, name, stack)
-        elif node.op_type == "Pad" and len(inputs) > 3 and inputs[3] is not None:
-            raise _refuse(name, stack, "Pad with axes")
-        elif node.op_type == "Resize" and {"antialias", "axes", "keep_aspect_ratio_policy"} & set(attributes):
-            raise _refuse(name, stack, "Resize with antialias or axes")
-        elif node.op_type in ("ScatterND", "ScatterElements") and "reduction" in attributes:
-            kind = attributes["reduction"].as_string()
-            if kind in ("min", "max"):
-                raise _refuse(name, stack, f"{node.op_type} with reduction {kind}")
-    whole.graph.opset_imports[""] = 17
+    The onnx package's converter knows no way down for Pad, Split or plain Add, so these steps are made here.
+    """
+    import onnx_ir as ir
     from onnx_ir.passes import common
 
+    whole = ir.from_proto(model)
+    version = opset_of(model)
+    while version > max(stack.opset, 13) or (decompose and version >= LAYER_NORM):
+        if version == LAYER_NORM and decompose:
+            for node in list(whole.graph):
+                if node.op_type == "LayerNormalization" and not node.domain:
+                    _replace_layer_norm(whole.graph, node)
+            decompose = False
+            continue
+        for node in list(ir.traversal.RecursiveGraphIterator(whole.graph)):
+            if not node.domain:
+                _one_down(node, version, name, stack)
+        version -= 1
+    whole.graph.opset_imports[""] = version
     common.RemoveUnusedNodesPass()(whole)
     return ir.to_proto(whole)
 
 
-def _fixed_split(graph: ir.Graph, node: ir.Node, name: str, stack: Stack) -> None:
+def _one_down(node: ir.Node, version: int, name: str, stack: Stack) -> None:
+    """Make `node`, of operator set `version`, one of the operator set before."""
+    if node.op_type in _NEW[version]:
+        raise _refuse(name, stack, f"the operator {node.op_type}")
+    for (kind, key), before in _ATTRIBUTES[version].items():
+        attribute = node.attributes.get(key) if kind == node.op_type else None
+        if attribute is not None:
+            value = attribute.as_string() if isinstance(before, str) else attribute.as_int()
+            if value != before:
+                raise _refuse(name, stack, f"{kind} with {key} = {value}")
+            del node.attributes[key]
+    if version == 18:
+        _from_18(node, name, stack)
+    elif version == 15 and node.op_type == "Shape" and {"start", "end"} & set(node.attributes):
+        _whole_shape(node)
+
+
+def _from_18(node: ir.Node, name: str, stack: Stack) -> None:
+    import onnx_ir as ir
+
+    inputs, attributes = node.inputs, node.attributes
+    if node.op_type in _REDUCTIONS:
+        if len(inputs) > 1 and inputs[1] is not None:
+            axes = _constant(inputs[1])
+            if axes is None:
+                raise _refuse(name, stack, f"{node.op_type} with computed axes")
+            attributes["axes"] = ir.AttrInt64s("axes", axes.tolist())
+        elif "noop_with_empty_axes" in attributes and attributes["noop_with_empty_axes"].as_int():
+            raise _refuse(name, stack, f"{node.op_type} without axes")
+        attributes.pop("noop_with_empty_axes", None)
+        node.resize_inputs(1)
+    elif node.op_type == "Split" and "num_outputs" in attributes:
+        _fixed_split(node, name, stack)
+    elif node.op_type == "Pad" and len(inputs) > 3 and inputs[3] is not None:
+        raise _refuse(name, stack, "Pad with axes")
+    elif node.op_type == "Resize" and "axes" in attributes:
+        raise _refuse(name, stack, "Resize with axes")
+    elif node.op_type in ("ScatterND", "ScatterElements") and "reduction" in attributes:
+        kind = attributes["reduction"].as_string()
+        if kind in ("min", "max"):
+            raise _refuse(name, stack, f"{node.op_type} with reduction {kind}")
+
+
+def _whole_shape(node: ir.Node) -> None:
+    """Shape of some dimensions as a Slice of the whole Shape."""
+    import onnx_ir as ir
+
+    start = node.attributes["start"].as_int() if "start" in node.attributes else 0
+    end = node.attributes["end"].as_int() if "end" in node.attributes else 2**31 - 1
+    node.attributes.pop("start", None)
+    node.attributes.pop("end", None)
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    limits = [_store(graph, f"{node.name}/{label}", [value]) for label, value in (("start", start), ("end", end))]
+    whole = node.outputs[0]
+    part = ir.node("Slice", [whole, *limits], name=f"{node.name}/Slice")
+    result = part.outputs[0]
+    result.name, result.shape, result.type = f"{node.name}/Slice_out", whole.shape, whole.type
+    ir.convenience.replace_all_uses_with(whole, result)
+    part.replace_input_with(0, whole)
+    whole.shape = None
+    graph.insert_after(node, part)
+
+
+def _store(graph: ir.Graph, name: str, numbers: list[int]) -> ir.Value:
+    import onnx_ir as ir
+
+    tensor = ir.tensor(np.array(numbers, np.int64), name=name)
+    value = ir.Value(name=name, shape=ir.Shape([len(numbers)]), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def _fixed_split(node: ir.Node, name: str, stack: Stack) -> None:
     """Write out the sizes of a Split into equal parts."""
     import onnx_ir as ir
 
@@ -130,10 +210,9 @@ def _fixed_split(graph: ir.Graph, node: ir.Node, name: str, stack: Stack) -> Non
         raise _refuse(name, stack, "Split of a dimension of unknown size")
     parts = node.attributes["num_outputs"].as_int()
     step = -(-size // parts)
-    key = f"{node.name}/sizes"
-    tensor = ir.tensor(np.array([step] * (parts - 1) + [size - step * (parts - 1)], np.int64), name=key)
-    value = ir.Value(name=key, shape=ir.Shape([parts]), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    value = _store(graph, f"{node.name}/sizes", [step] * (parts - 1) + [size - step * (parts - 1)])
     node.attributes.pop("num_outputs")
     node.resize_inputs(2)
     node.replace_input_with(1, value)
@@ -143,18 +222,8 @@ def _constant(value: ir.Value) -> np.ndarray | None:
     return None if value.const_value is None or value.is_graph_input() else value.const_value.numpy()
 
 
-def _decompose_layer_norm(model: onnx.ModelProto) -> onnx.ModelProto:
-    """LayerNormalization as mean, variance and affine (Ba et al. 2016, arXiv:1607.06450, eq. 4)."""
-    import onnx_ir as ir
-
-    whole = ir.from_proto(model)
-    for node in list(whole.graph):
-        if node.op_type == "LayerNormalization" and not node.domain:
-            _replace_layer_norm(whole.graph, node)
-    return ir.to_proto(whole)
-
-
 def _replace_layer_norm(graph: ir.Graph, node: ir.Node) -> None:
+    """LayerNormalization as mean, variance and affine (Ba et al. 2016, arXiv:1607.06450, eq. 4)."""
     import onnx_ir as ir
 
     x, weight = node.inputs[0], node.inputs[1]
