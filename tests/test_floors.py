@@ -29,7 +29,7 @@ def violations(package: Path) -> list[str]:
         parts = path.relative_to(package).parts
         room = parts[0].removesuffix(".py")
         for name in imported(path):
-            other = (name.split(".") + [""])[1]
+            other = name.split(".")[1] if "." in name else ""
             down = other == "core" or room in ("toolkit", "testing", "__main__") or (other == room and other in MIDDLE)
             shared = room in MIDDLE and name.startswith(SHARED)
             version = name in ("edgetk", "edgetk.__version__")

@@ -2,6 +2,7 @@
 
 import importlib
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PUBLIC = {
     "edgetk.core.artifact": ["Artifact", "Parity"],
     "edgetk.core.bundle": ["Bundle", "Form", "PassRecord"],
-    "edgetk.core.contracts": ["Data", "Emitted", "Exporter", "Lowered", "Meter", "Pass", "PassResult", "Predictor", "Split", "Task"],
+    "edgetk.core.contracts": [
+        "Data", "Emitted", "Exporter", "Lowered", "Meter", "Pass", "PassResult", "Predictor", "Split", "Task",
+    ],
     "edgetk.core.errors": [
         "EdgetkError", "GoalMissed", "InputError", "MissingExtra", "ParityError", "PostconditionError", "PreconditionError",
         "RecipeError", "UnknownName", "UsageError",
@@ -58,6 +61,6 @@ def test_constraints_pin_every_dependency():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {line.split("==")[0].lower() for line in lines if not line.startswith("#")}
-    wanted = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    wanted = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
     names = {w.split(">=")[0].split("[")[0].lower() for w in wanted} - {"edgetk"}
     assert names <= pinned

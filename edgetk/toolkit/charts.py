@@ -77,6 +77,8 @@ def scatter(points: Sequence[Point], x_name: str, y_name: str, label: str) -> st
         right_half = x > _WIDTH - 120
         anchor, dx = ("end", -9) if right_half else ("start", 9)
         parts.append(f'<text class="lab" x="{x + dx:.1f}" y="{y + dy:.1f}" text-anchor="{anchor}">{escape(p.label)}</text>')
+    middle = (left + _WIDTH - right) / 2
+    parts.append(f'<text class="axis" x="{middle}" y="{height - 8}" text-anchor="middle">{escape(x_name)}</text>')
     parts.append(f'<text class="axis" x="{left}" y="12">{escape(y_name)}</text>')
     return "".join(parts) + "</svg>"
 

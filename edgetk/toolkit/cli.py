@@ -52,8 +52,8 @@ def _explain(error: BaseException, command: str | None) -> int | None:
     if isinstance(error, EdgetkError):
         _say(str(error))
         return error.exit_code
-    if shared.is_usage(error):
-        _say(f"{who}: {error.format_message()} See: {who} --help")  # type: ignore[attr-defined]
+    if isinstance(error, Exception) and shared.is_usage(error):
+        _say(f"{who}: {error.format_message().rstrip('.')} (see: {who} --help)")  # type: ignore[attr-defined]
         return 2
     if isinstance(error, OSError):
         place = f" ({error.filename})" if error.filename else ""

@@ -49,7 +49,7 @@ def view(data: Mapping[str, Any]) -> dict[str, Any]:
         "measured": [_measured(*row) for row in seen],
         "predicted": [_predicted(*row) for row in computed],
         "missing": [{"file": a, "target": t, "metric": m.metric, "reason": m.reason} for a, t, m in absent],
-        "energy": _flat(data["op_energy"]),
+        "energy": [_energy(path, row) for path, row in data["op_energy"].items()],
         "environment": _flat(data["environment"]),
         "recipe": _recipe_lines(data["recipe"]),
         "sources": _flat(data["target_details"]["sources"]),
@@ -220,6 +220,12 @@ def _predicted(file: str, target: str, f: Predicted) -> dict[str, Any]:
     v = f.validation
     trust = f"median error {units.percent(v.median_error, 0)} over {v.n} ({v.where})" if v else "unvalidated"
     return {"file": file, "target": target, "f": f, "value": units.text(f.value, METRICS[f.metric]), "trust": trust}
+
+
+def _energy(file: str, row: Mapping[str, Any]) -> dict[str, str]:
+    """Energy by operation counts of one file, beside the same graph done densely in int8 and float32."""
+    texts = {key: units.joules(value) for key, value in row.items() if key.endswith("joules")}
+    return {"file": file, **texts, "table": row["table"], "assumptions": "; ".join(row["assumptions"])}
 
 
 def _short(value: Any) -> str:

@@ -93,6 +93,9 @@ def terminal(found: dict[str, Any], console: Console) -> None:
         for name, text in _facts(form):
             line(f"  {name:<12} {text}")
         console.print(_fit_table(form))
+        for row in form["targets"]:
+            for reason in dict.fromkeys(f["reason"] for f in row["figures"] if f["kind"] == "missing"):
+                line(f"  — on {row['target']}: {reason}")
 
 
 def _facts(form: dict[str, Any]) -> list[tuple[str, str]]:

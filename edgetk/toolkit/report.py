@@ -69,7 +69,7 @@ def title(report: Report) -> str:
 
 
 def _table(heading: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table without the columns that are empty in every row; numbers (all but the first) to the right where short."""
+    """A table without the columns that are empty in every row; numbers to the right where short."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -78,7 +78,8 @@ def _table(heading: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) 
     table = Table(title=heading, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for i in used:
         wide = max(len(row[i]) for row in rows) > 24
-        table.add_column(columns[i], justify="left" if i == 0 or wide else "right", overflow="fold", no_wrap=not wide)
+        number = any(row[i][:1].isdigit() for row in rows) and columns[i] != "sha256"
+        table.add_column(columns[i], justify="right" if number and not wide else "left", overflow="fold", no_wrap=not wide)
     for row in rows:
         table.add_row(*(Text(row[i]) for i in used))
     return table
@@ -135,6 +136,26 @@ def figure_rows(
     return seen, computed, absent
 
 
+def predicted_tables(
+    rows: Sequence[tuple[str, str, Predicted]],
+) -> dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+    """Predictions by "predictor, how far it can be trusted": columns, and one row per file and target.
+
+    Plain counts are left out, the table of passes has them.
+    """
+    tables: dict[str, dict[tuple[str, str], dict[str, str]]] = {}
+    for artifact, target, figure in rows:
+        if METRICS[figure.metric] != "1":
+            by = str(figure).partition(" predicted (")[2].removesuffix(")")
+            tables.setdefault(by, {}).setdefault((artifact, target), {})[figure.metric] = predicted(figure)
+    made = {}
+    for by, table in tables.items():
+        metrics = [m for m in METRICS if any(m in cells for cells in table.values())]
+        columns = ("file", "target", *(m.replace("_", " ") for m in metrics))
+        made[by] = (columns, [(*key, *(cells.get(m, "") for m in metrics)) for key, cells in table.items()])
+    return made
+
+
 def headline(report: Report) -> list[tuple[str, str]]:
     """What matters, as (name, text): accuracy before and after with n and intervals, then cost per form."""
     lines: list[tuple[str, str]] = []
@@ -176,10 +197,13 @@ def terminal(report: Report, console: Console) -> None:
     ]
     console.print(_table("Files", ("file", "form", "precision", "size", "sha256", "proof"), files))
     seen, computed, absent = figure_rows(report)
-    for heading, rows in (("Measured", seen), ("Predicted", computed), ("Not available", absent)):
-        if rows:
-            cells = [(artifact, target, f.metric, str(f)) for artifact, target, f in rows]
-            console.print(_table(heading, ("file", "target", "metric", "figure"), cells))
+    if seen:
+        cells = [(artifact, target, f.metric, str(f)) for artifact, target, f in seen]
+        console.print(_table("Measured", ("file", "target", "metric", "figure"), cells))
+    for by, (columns, rows) in predicted_tables(computed).items():
+        console.print(_table(f"Predicted ({by})", columns, rows))
+    for text in dict.fromkeys(f"{target}: {f.metric} {f}" for _, target, f in absent):
+        line(text)
     for text in report["notes"]:
         line(f"note: {text}")
     for text in report["warnings"]:

@@ -44,7 +44,7 @@ class Page(HTMLParser):
         if "style" in self.open:
             return
         self.texts.append(text.strip())
-        if "h2" in self.open and "small" not in self.open and "span" not in self.open:
+        if "h2" in self.open and text.strip() and "small" not in self.open and "span" not in self.open:
             self.section = text.strip()
             self.sections[self.section] = []
         elif hasattr(self, "section"):
@@ -96,6 +96,19 @@ def test_every_text_is_escaped(data):
     Page(text)
 
 
+def test_energy_by_operation_counts_is_told_from_board_energy(data):
+    row = {
+        "joules": 1e-3,
+        "arithmetic_joules": 4e-4,
+        "memory_joules": 6e-4,
+        "dense_int8_joules": 8e-4,
+        "dense_fp32_joules": 3e-3,
+    }
+    data["op_energy"] = {"model.onnx": {**row, "table": "Horowitz 2014, 45 nm", "assumptions": ["32 kB SRAM"]}}
+    texts = Page(html.render(data)).sections["Energy from operation counts"]
+    assert {"1 mJ", "800 µJ", "3 mJ", "computed, not seen"} <= set(texts)
+
+
 def test_operators_are_drawn_and_the_rest_is_summed():
     counts = {f"Op{i:02}": 20 - i for i in range(15)}
     svg = charts.operators(counts)
@@ -124,6 +137,8 @@ def test_taken_back_passes_are_hollow_points(data):
     assert svg.count('class="dot back"') == 1
     assert svg.count('class="dot"') == 4
     assert "factorize: " in svg
+    assert "clip file on disk" in svg
+    assert "accuracy on validation" in svg
 
 
 def test_equal_sizes_and_scores_do_not_break_the_chart():

@@ -35,15 +35,27 @@ def test_figures_are_printed_with_unit_n_and_kind(data):
     text = printed(data)
     assert "810 µs measured (n=200, p95 859 µs)" in text
     assert "230 µs predicted (roofline, unvalidated)" in text
-    assert "not available: no energy counter on this machine" in text
+    assert "host: energy not available: no energy counter on this machine" in text
 
 
 def test_measured_and_predicted_stand_in_tables_of_their_own(data):
     text = printed(data)
     measured = text[text.index("\nMeasured") : text.index("\nPredicted")]
-    predicted = text[text.index("\nPredicted") : text.index("\nNot available")]
+    predicted = text[text.index("\nPredicted") : text.index("\nhost: energy")]
+    assert predicted.startswith("\nPredicted (roofline, unvalidated)")
     assert "predicted" not in measured
     assert "measured" not in predicted
+
+
+def test_predictions_of_one_predictor_share_a_table_and_counts_are_left_out(data):
+    figure = {**data["figures"][2], "metric": "macs", "unit": "1", "predicted": 5.0}
+    checked = {**data["figures"][2], "validation": {"n": 9, "median_error": 0.12, "where": "a board"}}
+    data["figures"] += [figure, checked]
+    tables = report.predicted_tables(report.figure_rows(data)[1])
+    assert list(tables) == ["roofline, unvalidated", "roofline, median error 12 %"]
+    columns, rows = tables["roofline, unvalidated"]
+    assert columns == ("file", "target", "latency", "energy", "ram")
+    assert rows[0] == ("model.onnx", "jetson-orin-nano-8g", "230 µs", "1.1 mJ", "2.7 MB")
 
 
 def test_latency_of_passes_has_one_column_per_kind(data):

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from edgetk.core.errors import GoalMissed
 from edgetk.toolkit.commands import shared
 
 
@@ -44,20 +43,16 @@ def compress(
     if dry_run:
         print(chosen.resolved().to_toml(), end="")
         return
-    from edgetk.targets import board
-    from edgetk.toolkit import report, runner
+    from edgetk.toolkit import html, judge, report, runner
+    from edgetk.toolkit.workspace import Workspace
 
-    listener = shared.listener()
-    for name in chosen.targets:
-        listener.log(f"target: {board.load(name)}")
-    result = runner.run(chosen, output, resume=resume, progress=listener)
+    result = runner.run(chosen, output, resume=resume, progress=shared.listener())
     data = result.to_json()
+    workspace = Workspace.at(Path(result.folder))
+    workspace.write_text("report.html", html.render(data))
     if as_json:
         shared.print_json(data)
     else:
-        from rich.console import Console
-
-        report.terminal(data, Console())
-        print(f"\nreport: {Path(result.folder) / 'report.html'}")
-    if result.goals_missed:
-        raise GoalMissed("compress: " + "; ".join(result.goals_missed) + f"; the best candidate is in {result.folder}")
+        report.terminal(data, shared.console())
+        print(f"\nreport: {workspace.path('report.html')}")
+    judge.require_goals(result)

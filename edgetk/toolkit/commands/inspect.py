@@ -26,6 +26,4 @@ def inspect(
     if as_json:
         shared.print_json(found)
         return
-    from rich.console import Console
-
-    inspection.terminal(found, Console())
+    inspection.terminal(found, shared.console())

@@ -7,11 +7,14 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgetk.toolkit import progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Json = Annotated[bool, typer.Option("--json", help="JSON alone on stdout; logs go to stderr.")]
 DataFolder = Annotated[
@@ -37,6 +40,13 @@ settings = Settings()
 def listener() -> progress.Progress:
     """Where long work of this call reports to."""
     return progress.on_stderr(quiet=settings.quiet)
+
+
+def console() -> Console:
+    """Where reports are printed: the terminal's width, or wide enough for every table where stdout is a pipe or a file."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 140)
 
 
 def print_json(data: Mapping[str, Any]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +25,8 @@ def view(
         import netron
     except ImportError as error:
         raise MissingExtra("view", "netron", "view") from error
-    host, bound = netron.start(str(file), address=("127.0.0.1", port) if port else None, browse=not no_browser, verbosity=0)
+    with redirect_stdout(sys.stderr):  # it says what it does, stdout has the address alone
+        host, bound = netron.start(str(file), address=("127.0.0.1", port) if port else None, browse=not no_browser)
     print(f"http://{host}:{bound}", flush=True)
     try:
         while True:
