@@ -26,6 +26,9 @@ def tidy(model: ir.Model) -> None:
     common.LiftConstantsToInitializersPass(lift_all_constants=True)(model)
     common.IdentityEliminationPass()(model)
     common.CommonSubexpressionEliminationPass()(model)
+    _drop_empty_slices(model.graph)
+    _order_gelu(model.graph)
+    _narrow_indices(model.graph)
     _transpose_stored_weights(model.graph)
     _name(model.graph)
     common.DeduplicateInitializersPass()(model)
@@ -93,6 +96,56 @@ def _transpose_stored_weights(graph: ir.Graph) -> None:
         new.metadata_props.update(dequantize.metadata_props)
         new.outputs[0].shape, new.outputs[0].type = node.outputs[0].shape, node.outputs[0].type
         ir.convenience.replace_nodes_and_values(graph, node, [node], [new], [node.outputs[0]], [new.outputs[0]])
+
+
+def _drop_empty_slices(graph: ir.Graph) -> None:
+    """A Slice that keeps everything, such as the only frame of a step, is left out."""
+    import onnx_ir as ir
+
+    for node in list(graph):
+        if node.op_type != "Slice" or node.domain or node.outputs[0].is_graph_output():
+            continue
+        source, result = node.inputs[0], node.outputs[0]
+        steps = _constant(node.inputs[4]) if len(node.inputs) > 4 else np.ones(1)
+        if source is None or source.shape is None or steps is None or not source.shape.is_static():
+            continue
+        if source.shape == result.shape and (steps == 1).all():
+            ir.convenience.replace_all_uses_with(result, source)
+            graph.remove(node, safe=True)
+
+
+def _order_gelu(graph: ir.Graph) -> None:
+    """x * (0.5 * (1 + erf)) becomes (x * (1 + erf)) * 0.5: the same numbers, and the order that runtimes fuse to one Gelu."""
+    for node in graph:
+        if node.op_type != "Mul" or node.domain:
+            continue
+        for side in (0, 1):
+            half = _producer(node.inputs[side], "Mul")
+            if half is None or len(half.outputs[0].uses()) != 1 or half.outputs[0].is_graph_output():
+                continue
+            constants = [i for i, value in enumerate(half.inputs) if (c := _constant(value)) is not None and c.size == 1]
+            if len(constants) != 1:
+                continue
+            factor, rest, x = half.inputs[constants[0]], half.inputs[1 - constants[0]], node.inputs[1 - side]
+            add = _producer(rest, "Add")
+            if add is not None and any(_producer(value, "Erf") for value in add.inputs):
+                inner = half.outputs[0]
+                half.replace_input_with(0, x)
+                half.replace_input_with(1, rest)
+                inner.shape, inner.type = node.outputs[0].shape, node.outputs[0].type
+                node.replace_input_with(0, inner)
+                node.replace_input_with(1, factor)
+                break
+
+
+def _narrow_indices(graph: ir.Graph) -> None:
+    """Tables of indices as int32: half the size, and what 32-bit runtimes want."""
+    for node in graph:
+        value = node.inputs[1] if node.op_type == "Gather" and not node.domain else None
+        table = _constant(value)
+        if value is None or table is None or table.dtype != np.int64 or table.size < 2 or np.abs(table).max() >= 2**31:
+            continue
+        node.replace_input_with(1, _store(graph, f"{value.name}_int32", table.astype(np.int32)))
 
 
 def integer_biases(model: ir.Model) -> None:

@@ -9,15 +9,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgetk.core.bundle import Bundle, Form
 from edgetk.core.contracts import Lowered
 from edgetk.core.errors import InputError, PreconditionError
 from edgetk.core.signature import Shape, Signature, StateSpec, TensorSpec
 from edgetk.core.target import Target
 from edgetk.export import graph as graphs
+from edgetk.export import parity
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
     import onnx_ir
     import torch
@@ -175,8 +177,8 @@ def _example(signature: Signature) -> tuple[torch.Tensor, ...]:
     import torch
 
     sizes = _sizes(signature)
-    generator = torch.Generator().manual_seed(0)
-    inputs = [torch.randn(spec.concrete(**sizes), generator=generator) for spec in signature.inputs]
+    rng = np.random.default_rng(0)
+    inputs = [torch.from_numpy(parity.draw(rng, spec.concrete(**sizes), spec.dtype)) for spec in signature.inputs]
     return (*inputs, *(torch.zeros(s.spec.concrete(**sizes)) for s in signature.state))
 
 
@@ -220,9 +222,7 @@ def _graph_reference(body: onnx.ModelProto) -> Callable[..., tuple[np.ndarray, .
     """The user's own graph, run by onnxruntime as it stands."""
 
     def run(*inputs: np.ndarray) -> tuple[np.ndarray, ...]:
-        from edgetk.export.parity import run_once
-
-        return run_once(body.SerializeToString(), inputs)
+        return parity.run_once(body.SerializeToString(), inputs)
 
     return run
 

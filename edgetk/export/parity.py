@@ -57,7 +57,8 @@ def prove(
         raise PreconditionError(f"parity: runtime must be onnxruntime, got {runtime!r}; run other formats on their own device")
     assert lowered.reference is not None, "an exporter proves what it was given a reference for"
     signature = lowered.signature
-    arrays = random_inputs(signature, inputs) if isinstance(inputs, int) else tuple(np.asarray(x, np.float32) for x in inputs)
+    given = random_inputs(signature, inputs) if isinstance(inputs, int) else inputs
+    arrays = tuple(np.asarray(x, spec.dtype) for x, spec in zip(given, signature.inputs, strict=True))
     session = _session(content if isinstance(content, bytes) else content.SerializeToString(), optimise)
 
     def candidate(*x: np.ndarray) -> Arrays:
@@ -111,7 +112,7 @@ def initial_state(signature: Signature) -> Arrays:
 
 
 def random_inputs(signature: Signature, n: int, seed: int = 0) -> Arrays:
-    """`n` seeded normal inputs (streams: of `STEPS` steps) in the layout that `prove` takes."""
+    """`n` seeded inputs (streams: of `STEPS` steps) in the layout that `prove` takes: normal, or 0 and 1 for integers."""
     rng = np.random.default_rng(seed)
 
     def shape(spec: TensorSpec) -> tuple[int, ...]:
@@ -120,7 +121,14 @@ def random_inputs(signature: Signature, n: int, seed: int = 0) -> Arrays:
             return (n, STEPS, *spec.concrete())
         return (n, *spec.concrete(**sizes)[1:]) if isinstance(spec.shape[0], str) else (n, *spec.concrete(**sizes))
 
-    return tuple(rng.standard_normal(shape(spec)).astype(np.float32) for spec in signature.inputs)
+    return tuple(draw(rng, shape(spec), spec.dtype) for spec in signature.inputs)
+
+
+def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Normal numbers, or 0 and 1 where `dtype` is no floating-point type (indices have to stay in range)."""
+    if np.issubdtype(np.dtype(dtype), np.floating):
+        return rng.standard_normal(shape).astype(dtype)
+    return rng.integers(0, 2, shape).astype(dtype)
 
 
 def steps_of(clips: np.ndarray, clip_spec: TensorSpec, step_spec: TensorSpec) -> np.ndarray:

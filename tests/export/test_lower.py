@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -125,8 +126,48 @@ def test_large_constants_are_computed_at_export() -> None:
     assert kinds(low) in (["Gemm"], ["MatMul"])
 
 
+def test_gelu_is_one_operator_in_onnxruntime(tmp_path: Path) -> None:
+    low = lower(plain(nn.GELU(), (3,), (3,)), target())[0]
+    assert optimised(low, tmp_path / "fused.onnx") == ["Gelu"]
+    assert parity.prove(low, low.graph).passed
+
+
+def test_a_slice_that_keeps_everything_is_left_out() -> None:
+    class Whole(nn.Module):
+        def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+            (frame,) = x.unbind(dim=1)
+            return (frame + h)[:, None], frame[:, :4] * 2
+
+    spec, state = TensorSpec("x", (1, 1, 4)), StateSpec(TensorSpec("state_h", (1, 4)))
+    low = lower(Bundle("step", Whole(), Signature((spec,), (TensorSpec("y", (1, 1, 4)),), (state,))), target())[0]
+    assert sorted(kinds(low)) == ["Add", "Mul", "Squeeze", "Unsqueeze"]
+    assert parity.prove(low, low.graph, 2).max_abs == 0.0
+
+
+def test_index_tables_are_32_bit() -> None:
+    class Take(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("order", torch.tensor([2, 0, 1]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.index_select(x, 1, self.order)
+
+    low = lower(plain(Take(), (3,), (3,)), target())[0]
+    assert [i.data_type for i in low.graph.graph.initializer] == [TensorProto.INT32]
+    assert parity.prove(low, low.graph).max_abs == 0.0
+
+
+def test_integer_inputs_keep_their_type() -> None:
+    bundle = plain(nn.Embedding(5, 3), (4,), (4, 3))
+    signature = replace(bundle.signature, inputs=(TensorSpec("x", ("batch", 4), "int64"),))
+    low = lower(replace(bundle, signature=signature), target())[0]
+    assert low.graph.graph.input[0].type.tensor_type.elem_type == TensorProto.INT64
+    assert parity.prove(low, low.graph).passed
+
+
 @pytest.mark.parametrize("kind", ["uint8", "int8"])
-def test_integer_weights_stay_integers_and_run_on_integer_kernels(kind: str, tmp_path: object) -> None:
+def test_integer_weights_stay_integers_and_run_on_integer_kernels(kind: str, tmp_path: Path) -> None:
     low = lower(quantized(kind), target())[0]
     assert low.precision == "int8"
     stored = [i for i in low.graph.graph.initializer if i.data_type == TensorProto.INT8 and len(i.dims) == 2]
@@ -136,7 +177,7 @@ def test_integer_weights_stay_integers_and_run_on_integer_kernels(kind: str, tmp
     exact = parity.prove(low, low.graph, optimise=False)
     assert exact.max_abs < 2e-5 * exact.scale
     assert parity.prove(low, low.graph).passed
-    fused = optimised(low, f"{tmp_path}/fused.onnx")
+    fused = optimised(low, tmp_path / "fused.onnx")
     assert fused.count("QGemm") + fused.count("MatMulIntegerToFloat") + fused.count("QLinearMatMul") == 2
     assert not {"Gemm", "MatMul"} & set(fused)
 
@@ -158,11 +199,11 @@ def test_integer_biases_are_rounded_to_the_accumulator_step() -> None:
     assert "first.bias" not in codes
 
 
-def optimised(low: Lowered, path: str) -> list[str]:
+def optimised(low: Lowered, path: Path) -> list[str]:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.optimized_model_filepath, options.log_severity_level = path, 3
+    options.optimized_model_filepath, options.log_severity_level = str(path), 3
     ort.InferenceSession(low.graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return [node.op_type for node in onnx.load(path).graph.node]
 

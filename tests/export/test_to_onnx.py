@@ -17,6 +17,7 @@ from torch import nn
 
 import edgetk
 from edgetk.core import registry
+from edgetk.core.bundle import Bundle
 from edgetk.core.contracts import Emitted, Exporter
 from edgetk.core.errors import ParityError, PostconditionError, PreconditionError
 from edgetk.core.signature import Signature, TensorSpec
@@ -146,6 +147,16 @@ def test_a_fixed_batch_is_exported_as_declared() -> None:
     bundle = replace(plain(nn.Linear(3, 2), (3,), (2,)), signature=signature)
     files = {e.name: e for e in EXPORTER(lower(bundle, target()), bundle, target())}
     assert arrays(files["testdata/clip/inputs.npz"])["x"].shape == (1, 3)
+
+
+def test_a_users_graph_is_proven_and_described(emitted: dict[str, Emitted]) -> None:
+    body = onnx.load_model_from_string(emitted["model.stream.onnx"].content)
+    del body.metadata_props[:]
+    bundle = Bundle("user", body, graphs.signature_of(body))
+    files = EXPORTER(lower(bundle, target()), bundle, target())
+    assert files[0].name == "model.stream.onnx"
+    assert files[0].parity is not None
+    assert metadata.read(onnx.load_model_from_string(files[0].content))["model_type"] == "user"
 
 
 def test_front_end_of_the_task_is_in_the_metadata() -> None:
