@@ -114,7 +114,7 @@ def check_model(build: Callable[..., Bundle], variants: Iterable[str], target: s
 
 
 def check_task(task: Task) -> None:
-    """Its embedded data opens; splits are apart, labelled, finite; calibration is not from the test split; scores count right."""
+    """Its embedded data opens; splits are apart, labelled, finite; calibration avoids the test split; scores count right."""
     import torch
 
     data = task.open(None)
