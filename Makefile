@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
-PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
+PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 # One thread each for torch and onnxruntime: two test workers share two cores, and medians stay comparable.
 export OMP_NUM_THREADS ?= 1
@@ -35,7 +35,7 @@ demo: $(STAMP)
 	@$(BIN)/edgetk compress --model lmuformer --target jetson -o runs
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 2 -rs
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

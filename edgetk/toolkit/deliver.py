@@ -124,3 +124,9 @@ def op_energies(delivered: Sequence[Delivered]) -> dict[str, Any]:
     from edgetk.targets.op_energy import op_energy
 
     return {item.artifact.path: asdict(op_energy(cost.count(item.emitted.lowered))) for item in delivered}
+
+
+def workloads(delivered: Sequence[Delivered]) -> dict[str, Any]:
+    """What was counted in each graph, under the name of the first file that was made from it."""
+    firsts = {id(item.emitted.lowered): item for item in reversed(delivered)}.values()
+    return {item.artifact.path: cost.count(item.emitted.lowered).to_json() for item in firsts}

@@ -43,7 +43,7 @@ def view(data: Mapping[str, Any]) -> dict[str, Any]:
         "sizes": Markup(_sizes(data)),
         "operators": [
             {"file": path, "svg": Markup(charts.operators(load["operators"])), "total": sum(load["operators"].values())}
-            for path, load in data.get("workloads", {}).items()
+            for path, load in data["workloads"].items()
         ],
         "artifacts": [_artifact(a) for a in data["artifacts"]],
         "measured": [_measured(*row) for row in seen],

@@ -138,6 +138,7 @@ class RunResult:
     passes             one row per pass, in order
     figures            measured and predicted figures per artifact and target
     op_energy          per artifact path: energy from operation counts beside its dense equivalents
+    workloads          per artifact path: what was counted in its graph, `Workload.to_json`
     goals_missed       one sentence per goal that was not reached
     recipe             the resolved recipe as data; `recipe_sha256` is the run's identity
     """
@@ -163,6 +164,7 @@ class RunResult:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     folder: str = ""
+    workloads: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         board = self.target
@@ -191,6 +193,7 @@ class RunResult:
             "artifacts": [artifact.to_json() for artifact in self.artifacts],
             "figures": [row.to_json() for row in self.figures],
             "op_energy": dict(self.op_energy),
+            "workloads": dict(self.workloads),
             "lineage": [record.to_json() for record in self.lineage],
             "goals_missed": list(self.goals_missed),
             "recipe": dict(self.recipe),

@@ -183,6 +183,7 @@ def _finish(made: Plan, workspace: Workspace, state: steps.State, progress: Prog
         artifacts=artifacts,
         figures=tuple(rows),
         op_energy=energies,
+        workloads=deliver.workloads(delivered),
         lineage=bundle.lineage,
         recipe=recipe.to_json(),
         recipe_sha256=made.identity,

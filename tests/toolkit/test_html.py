@@ -79,8 +79,9 @@ def test_measured_and_predicted_have_sections_of_their_own(data):
 
 def test_sections_without_content_are_left_out(data):
     data["figures"] = []
+    data["workloads"] = data["op_energy"] = {}
     sections = Page(html.render(data)).sections
-    assert not {"Measured", "Predicted", "Not available", "Operators"} & set(sections)
+    assert not {"Measured", "Predicted", "Not available", "Operators", "Energy from operation counts"} & set(sections)
 
 
 def test_every_text_is_escaped(data):
