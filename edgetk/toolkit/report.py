@@ -189,7 +189,7 @@ def terminal(report: Report, console: Console) -> None:
     line("")
     console.print(_table("What each pass did", *pass_table(report)))
     for row in report["passes"]:
-        line(f"  {row['name']}: {row['reason']}")
+        line(f"  {row['name']}: {verdict(PassRow.from_json(row))}; {row['reason']}")
     line("")
     files = [
         (a["path"], a["form"], a["precision"], units.size(a["size_bytes"]), a["sha256"][:12], parity_text(a["parity"]))

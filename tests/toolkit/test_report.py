@@ -70,7 +70,10 @@ def test_latency_of_passes_has_one_column_per_kind(data):
 
 def test_what_was_taken_back_says_why(data):
     text = printed(data)
-    assert "factorize: taken back: slower on jetson-orin-nano-8g, 1.2 ms predicted against 411 µs" in text
+    assert (
+        "factorize: taken back; clip slower on jetson-orin-nano-8g: 1.2 ms predicted (roofline, unvalidated) against 410 µs"
+        in text
+    )
     rows = [PassRow.from_json(row) for row in data["passes"]]
     assert [report.verdict(row) for row in rows] == ["kept", "kept", "taken back", "kept for clip"]
 
