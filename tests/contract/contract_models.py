@@ -1,0 +1,63 @@
+"""Models that plug-ins are tried on: small ones of every kind a pass may accept, with made-up data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from edgetk.core import registry
+from edgetk.core.bundle import Bundle
+from edgetk.core.contracts import Split
+from edgetk.core.errors import InputError
+from edgetk.testing import tiny_bundle
+from edgetk.toolkit.calling import seeded
+
+FRAMES, FEATURES, CLASSES = 16, 8, 3
+
+
+class Words:
+    """Three classes, each with its own band of features; the shape of speech features, only smaller."""
+
+    labels = ("one", "two", "three")
+    origin = "made up"
+
+    def split(self, name: str) -> Split:
+        sizes = {"train": 48, "validation": 24, "test": 24}
+        if name not in sizes:
+            raise InputError(f"words: the split must be one of {', '.join(sizes)}, got {name!r}; correct it")
+        generator = torch.Generator().manual_seed(list(sizes).index(name))
+        labels = torch.arange(sizes[name]) % CLASSES
+        features = torch.randn(sizes[name], FRAMES, FEATURES, generator=generator)
+        for k in range(CLASSES):
+            features[labels == k, :, 2 * k : 2 * k + 2] += 2.0
+        return Split(name, features, labels, self.origin)
+
+    def calibration(self, n: int) -> torch.Tensor:
+        features = self.split("train").features
+        return features.repeat(-(-n // len(features)), 1, 1)[:n]
+
+
+def lmuformer() -> Bundle:
+    """A narrow LMUFormer whose norms have seen data."""
+    with seeded(0):
+        build = registry.load("model", "lmuformer")
+        bundle: Bundle = build(
+            "xs", widths=(16, 16, 16, 16), order=8, hidden=16, ffn=32, features=FEATURES, frames=FRAMES, classes=CLASSES
+        )
+        for name, value in bundle.module.state_dict().items():
+            if name.endswith("running_mean"):
+                value.normal_(0, 0.1)
+            elif name.endswith("running_var"):
+                value.uniform_(0.5, 2.0)
+    return replace(bundle, data=Words(), labels=Words.labels)
+
+
+def graph() -> Bundle:
+    """The whole-input form of the tiny model as an ONNX body."""
+    from edgetk.export.lower import lower
+    from edgetk.targets import board
+
+    bundle = tiny_bundle()
+    low = lower(bundle, board.load("host"), ["clip"])[0]
+    return replace(bundle, body=low.graph, signature=low.signature, clip=None)

@@ -1,0 +1,82 @@
+"""Every plug-in that edgetk ships is held to its contract the moment its file exists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import contract_models
+import pytest
+
+from edgetk import testing
+from edgetk.core import registry
+from edgetk.core.bundle import Bundle
+from edgetk.core.errors import PreconditionError
+from edgetk.targets import board
+
+BUNDLES: tuple[Callable[[], Bundle], ...] = (
+    cache(contract_models.lmuformer),
+    cache(testing.tiny_bundle),
+    cache(contract_models.graph),
+)
+TARGETS = board.names()
+
+
+def _variants() -> list[tuple[str, str]]:
+    return [
+        (family, variant)
+        for family in registry.names("model")
+        for variant in getattr(registry.load_module("model", family), "VARIANTS", {"base": None})
+    ]
+
+
+@pytest.mark.parametrize("kind", registry.KINDS)
+def test_nothing_is_broken(kind: str) -> None:
+    assert {e.name: e.problem() for e in registry.entries(kind).values() if e.problem()} == {}
+
+
+@pytest.mark.parametrize(("family", "variant"), _variants())
+def test_every_model(family: str, variant: str) -> None:
+    testing.check_model(registry.load("model", family), [variant])
+
+
+@pytest.mark.parametrize("name", registry.names("pass"))
+def test_every_pass(name: str) -> None:
+    made = registry.load("pass", name)()
+    refusals = []
+    for bundle in BUNDLES:
+        candidate = replace(bundle(), target=board.load("host"))
+        if ("torch" if candidate.is_torch else "onnx") not in made.accepts:
+            continue
+        try:
+            made.check(candidate)
+        except PreconditionError as error:
+            refusals.append(str(error))
+            continue
+        testing.check_pass(made, candidate, name=name)
+        return
+    pytest.fail(f"{name} refuses every model it could be tried on: {refusals}")
+
+
+@pytest.mark.parametrize("name", registry.names("task"))
+def test_every_task(name: str) -> None:
+    testing.check_task(registry.load("task", name))
+
+
+@pytest.mark.parametrize("name", registry.names("exporter"))
+def test_every_exporter(name: str) -> None:
+    testing.check_exporter(registry.load("exporter", name), contract_models.lmuformer())
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_board(name: str) -> None:
+    testing.check_board(name)
+
+
+@pytest.mark.parametrize("name", registry.names("meter"))
+def test_every_meter(name: str) -> None:
+    meter = registry.load("meter", name)
+    reason = meter.available()
+    assert meter.name == name
+    assert reason is None or reason.strip()
