@@ -92,7 +92,7 @@ def _version(asked: bool) -> None:
 def _common(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="More on stderr.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what every step took.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Tracebacks instead of one sentence.")] = False,
 ) -> None:
     shared.settings = shared.Settings(quiet=quiet, verbose=verbose, debug=debug)

@@ -39,7 +39,7 @@ settings = Settings()
 
 def listener() -> progress.Progress:
     """Where long work of this call reports to."""
-    return progress.on_stderr(quiet=settings.quiet)
+    return progress.on_stderr(quiet=settings.quiet, verbose=settings.verbose)
 
 
 def console() -> Console:
