@@ -103,6 +103,35 @@ def check_interface(bundle: Bundle, who: str, error: type[EdgetkError] = Postcon
         check_form(form, inputs, who, error)
 
 
+def check_graph(bundle: Bundle, who: str) -> None:
+    """The same for an ONNX body: checked, with the inputs and outputs of its signature. Raises PostconditionError."""
+    import onnx
+
+    from edgetk.export import graph
+
+    try:
+        onnx.checker.check_model(bundle.body, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as problem:
+        reason = str(problem).strip().splitlines()[0]
+        raise PostconditionError(f"{who}: the graph must pass the ONNX checker, got: {reason}; mend the pass") from problem
+    graph.io_contract(bundle.body, bundle.signature)
+    form = graph_form(bundle)
+    check_form(form, example(form.signature), who)
+
+
+def graph_form(bundle: Bundle) -> Form:
+    """An ONNX body as a form that takes and gives torch tensors, run by onnxruntime."""
+    import torch
+
+    from edgetk.export.parity import run_once
+
+    content = bundle.body.SerializeToString()
+    name = "stream" if bundle.signature.is_streaming else "clip"
+    return Form(
+        name, bundle.signature, lambda *x: tuple(torch.from_numpy(y) for y in run_once(content, [t.numpy() for t in x]))
+    )
+
+
 def difference(before: Bundle, after: Bundle, inputs: torch.Tensor | None = None) -> tuple[float, str]:
     """The largest relative difference of any output of any form, and the name of that form.
 
@@ -112,8 +141,8 @@ def difference(before: Bundle, after: Bundle, inputs: torch.Tensor | None = None
     import torch
 
     worst = (0.0, "")
-    forms = {form.name: form for form in after.forms()}
-    for form in before.forms():
+    forms = {form.name: form for form in _forms(after)}
+    for form in _forms(before):
         other = forms.get(form.name)
         if other is None:
             raise PostconditionError(f"{after.name}: the {form.name} form must still be there, got none; keep it")
@@ -147,6 +176,10 @@ def sizes_of(signature: Signature, inputs: Sequence[torch.Tensor | np.ndarray]) 
             if isinstance(dimension, str):
                 sizes.setdefault(dimension, size)
     return sizes
+
+
+def _forms(bundle: Bundle) -> tuple[Form, ...]:
+    return bundle.forms() if bundle.is_torch else (graph_form(bundle),)
 
 
 def _run(form: Form, inputs: torch.Tensor | None) -> list[torch.Tensor]:

@@ -75,7 +75,8 @@ def load_model(path: Path, original: Bundle | None = None) -> Bundle:
 
     try:
         tensors, head = load(content), read_head(content)
-    except (SafetensorError, ValueError, UnicodeDecodeError, KeyError) as error:
+        signature, clip = (Signature.from_json(head[k]) if head and head[k] else None for k in ("signature", "clip"))
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{who}: must be a whole safetensors file of {len(content)} bytes, got: {error}; copy or make it again"
         ) from error
@@ -96,8 +97,8 @@ def load_model(path: Path, original: Bundle | None = None) -> Bundle:
         bundle,
         name=head["name"],
         body=body.eval(),
-        signature=Signature.from_json(head["signature"]),
-        clip=Signature.from_json(head["clip"]) if head["clip"] else None,
+        signature=signature or Signature((), ()),
+        clip=clip,
         source=head["source"],
         task=head["task"],
         labels=tuple(head["labels"]),
@@ -117,9 +118,12 @@ def restore(path: Path, original: Bundle) -> Bundle:
         raise InputError(
             f"model {path}: must be a checkpoint of edgetk, got a graph without its metadata; run without --resume"
         )
-    head = json.loads(written)
-    records = tuple(_record(data, f"model {path}") for data in head["lineage"])
-    return replace(original, body=body, signature=Signature.from_json(head["signature"]), lineage=records)
+    try:
+        head = json.loads(written)
+        signature, lineage = Signature.from_json(head["signature"]), head["lineage"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"model {path}: must hold whole metadata, got: {error}; run without --resume") from error
+    return replace(original, body=body, signature=signature, lineage=tuple(_record(r, f"model {path}") for r in lineage))
 
 
 def read_head(content: bytes) -> dict[str, Any] | None:
@@ -128,12 +132,12 @@ def read_head(content: bytes) -> dict[str, Any] | None:
     metadata = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
     if KEY not in metadata:
         return None
-    head = json.loads(metadata[KEY])
+    head: dict[str, Any] = json.loads(metadata[KEY])
     if head["schema_version"] != SCHEMA_VERSION:
         raise ValueError(f"schema_version {head['schema_version']} (this edgetk reads {SCHEMA_VERSION})")
     for key in ("name", "source", "task", "labels", "signature", "clip", "lineage"):
         head[key]  # a missing one raises KeyError here and not half-way
-    if not isinstance(head, dict) or not isinstance(head["source"], dict) or not isinstance(head["lineage"], list):
+    if not isinstance(head["source"], dict) or not isinstance(head["lineage"], list) or not isinstance(head["labels"], list):
         raise ValueError("metadata of another form")
     return head
 
@@ -177,8 +181,8 @@ def _record(data: Any, who: str) -> PassRecord:
 
 
 def _rebuild(body: Any, record: PassRecord, who: str) -> Any:
-    step = construct(registry.load("pass", record.name), record.settings, record.name)
     try:
+        step = construct(registry.load("pass", record.name), record.settings, record.name)
         return step.rebuild(body, record.structure)
     except EdgetkError:
         raise

@@ -18,10 +18,12 @@ from edgetk.toolkit.workspace import Workspace
 
 #: how much slower a measurement must be before it counts: two runs of one graph on a busy machine differ by about that
 NOISE = 0.10
-#: the same for predictions, which only differ by rounding
+#: a measurement so much faster needs no second look
+PLAIN_GAIN = 0.8
+#: how much slower counts for predictions, which differ by rounding only
 ROUNDING = 1e-3
 #: seconds that one look at the latency of one graph may take while passes are judged
-BUDGET_S = 0.4
+BUDGET_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,20 @@ class Costs:
     def slower(self, before: FormMeasures, after: FormMeasures, graphs: tuple[Lowered, Lowered]) -> str | None:
         """None unless `after` takes longer than `before`, else both in words.
 
-        A measurement that looks slower is repeated for both graphs (before, after, before, after) and their smallest
-        medians decide, so that something else on the machine does not get a pass taken back. A measurement and a
-        prediction are never compared.
+        Unless the gain is plain, measurements are repeated for both graphs in turn, and the smallest median of each decides:
+        the two first looks were minutes apart, and something else on the machine may have disturbed one of them. A
+        measurement and a prediction are never compared.
         """
         old, new = before.latency, after.latency
         if isinstance(old, Predicted) and isinstance(new, Predicted):
             return f"{new} against {old}" if new.value > old.value * (1 + ROUNDING) else None
-        if not (isinstance(old, Measured) and isinstance(new, Measured)) or new.median <= old.median * (1 + NOISE):
+        if not (isinstance(old, Measured) and isinstance(new, Measured)) or new.median <= old.median * PLAIN_GAIN:
             return None
         for _ in range(2):
             again = [self.latency(graph) for graph in graphs]
             old, new = _faster(old, again[0]), _faster(new, again[1])
+            if new.median <= old.median:
+                break
         return f"{new} against {old}" if new.median > old.median * (1 + NOISE) else None
 
     def _form(self, low: Lowered) -> FormMeasures:

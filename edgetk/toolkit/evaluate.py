@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgetk.core import registry
 from edgetk.core.bundle import Bundle
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     Predict = Callable[[torch.Tensor], torch.Tensor]
+    Step = Callable[..., list[torch.Tensor]]
 
 
 def predictor(bundle: Bundle) -> Predict:
@@ -29,12 +30,17 @@ def predictor(bundle: Bundle) -> Predict:
 
     if not bundle.is_torch:
         return graph_predictor(bundle.body.SerializeToString(), bundle.signature)
-    predict, module = bundle.predict(), bundle.module
+    form, module = bundle.forms()[0], bundle.module
+
+    def step(*inputs: torch.Tensor) -> list[torch.Tensor]:
+        return list(form.call(*inputs))
 
     def run(features: torch.Tensor) -> torch.Tensor:
         module.eval()
         with torch.no_grad():
-            return predict(features)
+            if form.signature.is_streaming:
+                return stream_scores(step, form.signature, features)
+            return form.call(features)[0]
 
     return run
 
@@ -53,7 +59,12 @@ def graph_predictor(content: bytes, signature: Signature) -> Predict:
         reason = str(error).splitlines()[0]
         raise InputError(f"evaluate: the graph must load in onnxruntime, got: {reason}; export it again") from error
     if signature.is_streaming:
-        return lambda features: stream_scores(session, signature, features)
+
+        def step(*inputs: torch.Tensor) -> list[torch.Tensor]:
+            feed = {name: x.numpy() for name, x in zip(signature.input_names, inputs, strict=True)}
+            return [torch.from_numpy(y) for y in session.run(list(signature.output_names), feed)]
+
+        return lambda features: stream_scores(step, signature, features)
     name = signature.input_names[0]
     fixed = signature.inputs[0].shape[0]
 
@@ -69,7 +80,7 @@ def graph_predictor(content: bytes, signature: Signature) -> Predict:
     return run
 
 
-def stream_scores(session: Any, signature: Signature, features: torch.Tensor) -> torch.Tensor:
+def stream_scores(step: Step, signature: Signature, features: torch.Tensor) -> torch.Tensor:
     """One stream per example: frames (N, T, …) pushed one by one, the last decision kept, (N, K).
 
     A model that looks ahead gets the missing frames as zeros at the end; where it has a `state_clock`, the clip's length
@@ -77,26 +88,27 @@ def stream_scores(session: Any, signature: Signature, features: torch.Tensor) ->
     """
     import torch
 
-    steps = round(signature.lookahead_s / signature.period_s) if signature.period_s else 0
+    behind = round(signature.lookahead_s / signature.period_s) if signature.period_s else 0
     count = len(signature.outputs)
     sizes = symbols(signature, 1)
-    feed_names, state_names = signature.inputs[0].name, [state.name for state in signature.state]
+    shape = signature.inputs[0].concrete(**sizes)
     scores = []
     for clip in features:
-        states = {state.name: start(state, sizes).numpy() for state in signature.state}
-        if "state_clock" in states and states["state_clock"].size == 2:
-            states["state_clock"].reshape(-1)[1] = len(clip)
-        frames = torch.cat([clip, clip.new_zeros((steps, *clip.shape[1:]))]).numpy()
-        outputs = []
-        for frame in frames:
-            shaped = frame.reshape(signature.inputs[0].concrete(**sizes))
-            outputs = session.run(None, {feed_names: shaped, **states})
-            states = dict(zip(state_names, outputs[count:], strict=True))
-        scores.append(torch.from_numpy(outputs[0]).reshape(1, -1))
+        states = [start(state, sizes) for state in signature.state]
+        for state, value in zip(signature.state, states, strict=True):
+            if state.name == "state_clock" and value.numel() == 2:
+                value.view(-1)[1] = len(clip)
+        outputs: list[torch.Tensor] = []
+        for frame in torch.cat([clip, clip.new_zeros((behind, *clip.shape[1:]))]):
+            outputs = step(frame.reshape(shape), *states)
+            states = outputs[count:]
+        scores.append(outputs[0].reshape(1, -1))
     return torch.cat(scores)
 
 
 def evaluate(predict: Predict, task: str, data: Data, split: str, official_only: bool = True) -> Score:
-    """The task's score of `predict` on a split of its data."""
+    """The task's score of `predict` on a split of its data. Raises InputError for a split without examples."""
     score: Score = registry.load("task", task).score(predict, data.split(split), official_only)
+    if not score.n:
+        raise InputError(f"evaluate: the {split} split of {data.origin} must hold examples, got none; choose other data")
     return score

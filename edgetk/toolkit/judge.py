@@ -12,6 +12,9 @@ from edgetk.core.figures import METRICS, Measured, Predicted, Score
 from edgetk.toolkit.recipe import Goals
 from edgetk.toolkit.result import FigureRow, RunResult
 
+#: net examples that the final split must lose before `max_drop` counts as missed: fewer may be chance
+MIN_LOST = 5
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -59,7 +62,7 @@ def missed(
     """One sentence per goal that was not reached; a goal that nothing is known about counts as missed."""
     texts = []
     lost = drop(before, after)
-    if lost is not None and after is not None and lost > goals.max_drop + 1e-9:
+    if lost is not None and after is not None and lost > goals.max_drop + 1e-9 and not by_chance(lost, after):
         texts.append(f"max_drop: accuracy on {after.split} must fall by at most {_points(goals.max_drop)}, got {_points(lost)}")
     if goals.min_top1 is not None and (after is None or after.top1 < goals.min_top1):
         texts.append(f"min_top1: accuracy must be at least {units.percent(goals.min_top1)}, got {after or 'no data'}")
@@ -78,6 +81,22 @@ def missed(
                 limit = units.text(goals.max_latency_s, METRICS["latency"])
                 texts.append(f"max_latency_s: {row.artifact} on {target} must take at most {limit}, got {row.figure}")
     return tuple(texts)
+
+
+def by_chance(lost: float, after: Score) -> bool:
+    """True where the final split lost too few examples to say that a goal was missed."""
+    return round(lost * after.n) < MIN_LOST
+
+
+def doubt(goals: Goals, before: Score | None, after: Score | None) -> str | None:
+    """What to say where the final split fell by more than allowed, but by too few examples to call the goal missed."""
+    lost = drop(before, after)
+    if lost is None or after is None or lost <= goals.max_drop + 1e-9 or not by_chance(lost, after):
+        return None
+    return (
+        f"accuracy on {after.split} fell by {_points(lost)}, more than {_points(goals.max_drop)}, but that is "
+        f"{round(lost * after.n)} of {after.n} examples: too few to tell; judge it on more data"
+    )
 
 
 def require_goals(result: RunResult) -> None:

@@ -73,6 +73,7 @@ class PassRow:
     drop        accuracy lost against the original, as a share of all examples (0.01 = one point); negative is a gain
     forms       the cost of each form after the pass, whether kept or not
     kept_forms  the forms that go on with the pass's model; the others keep the model from before it
+    file        the pass's model in the run folder, whether kept or not; "" where there is none
     """
 
     name: str
@@ -85,6 +86,7 @@ class PassRow:
     kept_forms: tuple[str, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    file: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -98,6 +100,7 @@ class PassRow:
             "kept_forms": list(self.kept_forms),
             "notes": dict(self.notes),
             "seconds": self.seconds,
+            "file": self.file,
         }
 
     @classmethod
@@ -113,6 +116,7 @@ class PassRow:
             tuple(data["kept_forms"]),
             data["notes"],
             data["seconds"],
+            data.get("file", ""),
         )
 
 

@@ -190,7 +190,7 @@ def _finish(made: Plan, workspace: Workspace, state: steps.State, progress: Prog
         environment=environment(recipe.seed),
         goals_missed=judge.missed(recipe.goals, before, after, artifacts, rows, made.target.name),
         notes=_notes(made, state),
-        warnings=_warnings(made, before),
+        warnings=_warnings(made, before, after),
         folder=str(workspace.folder),
     )
 
@@ -228,8 +228,9 @@ def _after(candidate: steps.Candidate) -> str:
     return f"model after {lineage[-1].name}" if candidate.file and lineage else "original model"
 
 
-def _warnings(made: Plan, before: Score | None) -> tuple[str, ...]:
-    texts = []
+def _warnings(made: Plan, before: Score | None, after: Score | None) -> tuple[str, ...]:
+    doubt = judge.doubt(made.recipe.goals, before, after)
+    texts = [doubt] if doubt else []
     if source.is_untrained(made.bundle):
         texts.append(f"{made.bundle.name} is untrained: no weights for it come with edgetk; train it with edgetk train")
     if before is None:

@@ -20,7 +20,12 @@ def construct(cls: type[T], values: Mapping[str, Any], who: str) -> T:
     missing key, a wrong type, or a value that `cls` itself refuses.
     """
     known = {f.name: f for f in fields(cls) if f.init}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(cls)
+    try:
+        hints = typing.get_type_hints(cls)
+    except NameError as error:
+        raise EdgetkError(
+            f"{who}: its settings must have types that can be looked up, got: {error}; import them in its file"
+        ) from error
     for key in values:
         if key not in known:
             raise RecipeError(f"{who}: a setting must be one it has, got {key!r}; {closest(key, known)}")

@@ -160,15 +160,15 @@ class Steps:
         slower = {form: self._slower(state.forms[form], candidate, form) for form in candidate.lowered if form in state.forms}
         lost = judge.drop(state.score, score)
         verdict = judge.judge(lost, score, self.goals, slower)
+        # a model that is taken back stays as a file: smaller and slower may be what somebody else looks for
+        content = checkpoint.save_model(candidate.bundle)
+        file = self.costs.workspace.checkpoint(index, name + checkpoint.suffix(candidate.bundle), content)
         row = PassRow(
             name, settings, verdict.kept, verdict.reason, score, lost, candidate.measures, verdict.forms, notes,
-            time.monotonic() - started,
+            time.monotonic() - started, file,
         )  # fmt: skip
         if not verdict.kept:
             return _with(state, row)
-        file = self.costs.workspace.checkpoint(
-            index, name + checkpoint.suffix(candidate.bundle), checkpoint.save_model(candidate.bundle)
-        )
         kept = Candidate(candidate.bundle, self.costs, file)
         kept.__dict__.update(lowered=candidate.lowered, measures=candidate.measures)  # known already, so not computed twice
         forms = {form: kept if form in verdict.forms else old for form, old in state.forms.items()}
@@ -198,14 +198,16 @@ class Steps:
         if bundle.is_torch:
             bundle.module.eval()
             calling.check_interface(bundle, f"pass {name}")
-            if made.lossless:
-                inputs = old.data.calibration(INPUTS) if old.data is not None else None
-                gap, form = calling.difference(old, bundle, inputs)
-                if not gap <= LOSSLESS:
-                    raise PostconditionError(
-                        f"pass {name}: is lossless, so outputs must stay equal up to {LOSSLESS:.0e}, got {gap:.1e} in the "
-                        f"{form} form; mend the pass, or leave it out"
-                    )
+        else:
+            calling.check_graph(bundle, f"pass {name}")
+        if made.lossless:
+            inputs = old.data.calibration(INPUTS) if old.data is not None else None
+            gap, form = calling.difference(old, bundle, inputs)
+            if not gap <= LOSSLESS:
+                raise PostconditionError(
+                    f"pass {name}: is lossless, so outputs must stay equal up to {LOSSLESS:.0e}, got {gap:.1e} in the "
+                    f"{form} form; mend the pass, or leave it out"
+                )
         return Candidate(bundle, self.costs)
 
     def _slower(self, before: Candidate, after: Candidate, form: str) -> str | None:

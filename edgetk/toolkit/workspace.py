@@ -74,12 +74,14 @@ class Workspace:
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 holder = os.read(handle, 64).decode(errors="replace").strip() or "unknown"
                 raise UsageError(
                     f"workspace: {self.folder} must belong to one run at a time, got a second one (the first is process "
                     f"{holder}); wait for it or choose another folder with --output"
                 ) from error
+            except OSError as error:
+                raise _explain(lock, error) from error
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
             self._sweep()

@@ -224,6 +224,8 @@ def _with_head(bundle: Bundle, **changes: object) -> bytes:
             r"exactly the model's weights, got .* as \(\d+,?.*\) instead of",
         ),
         ({"lineage": [{"name": "fold"}]}, r"must hold whole pass records, got one without 'settings'"),
+        ({"labels": 3}, r"got: metadata of another form"),
+        ({"signature": {"inputs": 3}}, r"must be a whole safetensors file of \d+ bytes, got: "),
         ({"schema_version": 99}, r"got: schema_version 99 \(this edgetk reads 1\)"),
     ],
 )
