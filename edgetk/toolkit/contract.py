@@ -52,15 +52,17 @@ def check_pass(made: Pass, bundle: Bundle, seed: int = 0, name: str = "", target
     assert checkpoint.save_model(after) == checkpoint.save_model(again), (
         f"{who}: two runs with seed {seed} must give equal bytes"
     )
-    if not bundle.is_torch:
-        return after
-    after.module.eval()
-    calling.check_interface(after, who, PostAssertion)
+    if bundle.is_torch:
+        after.module.eval()
+        calling.check_interface(after, who, PostAssertion)
+    else:
+        calling.check_graph(after, who)
     if made.lossless:
         inputs = bundle.data.calibration(steps.INPUTS) if bundle.data is not None else None
         gap, form = calling.difference(bundle, after, inputs)
         assert gap <= steps.LOSSLESS, f"{who}: is lossless, got a relative difference of {gap:.1e} in the {form} form"
-    _check_rebuild(made, who, bundle, after, structure)
+    if bundle.is_torch:
+        _check_rebuild(made, who, bundle, after, structure)
     from edgetk.export.lower import lower
 
     lower(after, _board(target))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pytest
-from fake_plugins import Break, Liar, Meddle, Nudge, Rescale, Shrink
-from quick import lower
+from fake_plugins import Break, Liar, Meddle, Nudge, Rescale, Shrink, Strip
+from quick import clip_graph, lower
 
 from edgetk import testing
 from edgetk.core.bundle import Bundle
@@ -47,6 +47,14 @@ class Grabs(Rescale):
 def test_good_passes_pass(made: Any) -> None:
     after = testing.check_pass(made, testing.tiny_bundle())
     assert after.lineage[-1].name == type(made).__name__.lower()
+
+
+@pytest.mark.usefixtures("quick_lower")
+def test_graph_passes_are_checked_too() -> None:
+    bundle = testing.tiny_bundle()
+    assert bundle.clip is not None
+    graph = replace(bundle, body=clip_graph(bundle), signature=bundle.clip, clip=None)
+    assert testing.check_pass(Strip(), graph).lineage[-1].name == "strip"
 
 
 @pytest.mark.parametrize(
