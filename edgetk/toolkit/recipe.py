@@ -95,17 +95,20 @@ class Recipe:
             )
 
     def resolved(self) -> Recipe:
-        """The same recipe with every default of its passes written out and every name looked up.
+        """The same recipe with every default of its passes written out, every name looked up, aliases of targets replaced.
 
-        Raises UnknownName or RecipeError; loads the plug-ins it names.
+        Raises UnknownName, RecipeError or InputError (a board file); loads the plug-ins it names.
         """
+        from edgetk.targets import board
+
         steps = tuple(PassStep(s.name, _plain(asdict(s.build()))) for s in self.passes)  # type: ignore[call-overload]
         for kind, names in (("exporter", self.exports), ("task", (self.task,) if self.task else ())):
             for name in names:
                 known = registry.entries(kind)
                 if name not in known:
                     raise UnknownName(f"recipe {self.name}: {kind} {name!r}: no such {kind}; {closest(name, known)}")
-        return replace(self, passes=steps)
+        targets = tuple(text if text.endswith(".toml") else board.load(text).name for text in self.targets)
+        return replace(self, passes=steps, targets=targets)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with the key order of the file format; values that are not set are left out."""

@@ -63,10 +63,8 @@ def plan(recipe: Recipe) -> Plan:
 
     recipe = recipe.resolved()
     targets = tuple(board.load(text) for text in recipe.targets)
-    names = tuple(text if text.endswith(".toml") else t.name for text, t in zip(recipe.targets, targets, strict=True))
-    recipe = replace(recipe, targets=names)
     hashes = source.files(recipe.model)
-    hashes |= {text: sha256(Path(text).read_bytes()).hexdigest() for text in names if text.endswith(".toml")}
+    hashes |= {text: sha256(Path(text).read_bytes()).hexdigest() for text in recipe.targets if text.endswith(".toml")}
     identity = recipe.sha256(hashes)
     with calling.seeded(recipe.seed):  # an untrained model's weights are drawn when it is opened
         bundle = replace(open_with_data(recipe), target=targets[0])

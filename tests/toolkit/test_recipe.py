@@ -70,6 +70,12 @@ def test_a_good_recipe_is_read_with_its_defaults() -> None:
         ("schema_version = 1", "schema_version = 2", RecipeError, r"schema_version must be 1, got 2"),
         ("seed = 3", "seed = ", RecipeError, r"recipe mine: the file must be TOML, got: Invalid value.*correct that line"),
         ("seed = 3", 'exports = ["onx"]', UnknownName, r"exporter 'onx': no such exporter; did you mean onnx"),
+        (
+            '"raspberry-pi-4"',
+            '"raspberry-pi-6"',
+            UnknownName,
+            r"target 'raspberry-pi-6': must be the name of a board .*did you mean",
+        ),
         ("seed = 3", 'task = "tinny"', UnknownName, r"task 'tinny': no such task; did you mean tiny"),
     ],
 )
@@ -120,6 +126,10 @@ def test_overrides() -> None:
         made.with_overrides(seeed=1)
     with pytest.raises(RecipeError, match=r"goals: max_drop must be in \[0, 1\], got 7\.0"):
         made.with_overrides(max_drop=7)
+
+
+def test_aliases_become_boards() -> None:
+    assert parse(GOOD, "mine").with_overrides(target="jetson").resolved().targets == ("jetson-orin-nano-8g",)
 
 
 def test_finetune_goes_before_quantize_once() -> None:
