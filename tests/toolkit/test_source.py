@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 import quick
 import torch
 from fake_plugins import Shrink
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgetk.core import registry
 from edgetk.core.bundle import Bundle, PassRecord
-from edgetk.core.errors import InputError, PostconditionError, UnknownName
+from edgetk.core.errors import EdgetkError, InputError, PostconditionError, UnknownName
 from edgetk.testing import TinyNet, tiny_bundle
 from edgetk.toolkit import calling, checkpoint, source
 from edgetk.toolkit.source import open_model
@@ -234,6 +237,19 @@ def test_metadata_cannot_run_code_or_break_the_build(tmp_path: Path, changes: di
     path.write_bytes(_with_head(registry.load("model", "lmuformer")("xs"), **changes))
     with pytest.raises(InputError, match=text):
         open_model(str(path))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_damaged_bytes_are_refused_or_harmless(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    content = bytearray(checkpoint.save_model(tiny_bundle()))
+    head = int.from_bytes(content[:8], "little") + 8
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, head - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.mktemp("damaged") / "m.safetensors"
+    path.write_bytes(content)
+    with contextlib.suppress(EdgetkError):  # any other exception fails the test
+        checkpoint.load_model(path, tiny_bundle())
 
 
 def test_state_that_is_no_tensor_is_not_stored() -> None:
