@@ -17,7 +17,6 @@ T there and push five more frames of zeros (`flush`). Zero state, T frames and t
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -27,11 +26,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgetk.core.bundle import Bundle
-from edgetk.core.errors import InputError
 from edgetk.core.signature import Signature, StateSpec, TensorSpec
-from edgetk.models.layers.frame_conv import FrameConv, from_conv1d
+from edgetk.models.layers.frame_conv import TAPS, FrameConv
+from edgetk.models.layers.groups import Group, Slice, norm_entries, rows
 from edgetk.models.layers.lmu import LegendreMemory
-from edgetk.models.layers.norm import BatchNorm
+from edgetk.models.layers.norm import BatchNorm, Sign, scaled, shifted
 
 LOOKAHEAD = 5
 PERIOD_S = 0.010
@@ -74,6 +73,10 @@ class PatchEmbed(nn.Module):
         self.norms = nn.ModuleList(BatchNorm(o) for o in widths)
         self.position = FrameConv(widths[-1], widths[-1])
 
+    def layers(self) -> list[FrameConv]:
+        """All five convolutions in order."""
+        return [*self.convs, self.position]
+
     def clip(self, x: Tensor) -> Tensor:
         """x (B, T, F) -> (B, T, D)."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
@@ -83,7 +86,7 @@ class PatchEmbed(nn.Module):
     def step(self, x: Tensor, valid: tuple[Tensor, ...], past: tuple[Tensor, ...]) -> tuple[Tensor, list[Tensor]]:
         """One frame x (B, F); `valid[i]` (B, 1) says whether the output of convolution i lies inside the clip."""
         carried = []
-        convs = [*self.convs, self.position]
+        convs = self.layers()
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             y, window = conv.step(x, past[i])  # type: ignore[operator]
             # Beyond the edges of the clip the next convolution sees its padding, not what this one computes there.
@@ -187,10 +190,81 @@ class LMUFormer(nn.Module):
         count = count + counts
         return total / count.clamp(min=1.0), (torch.cat([seen + 1, end], dim=1), *past, m, total, count)
 
+    def stream_signature(self) -> Signature:
+        """The stream form: one frame in, running logits and states out."""
+        convs = self.embed.layers()
+        pasts = []
+        for i, conv in enumerate(convs):
+            pad = conv.pad.detach().cpu()
+            name = "embed_position_past" if i == len(convs) - 1 else f"embed_conv{i}_past"
+            pasts.append(_state(name, 2 * len(pad), tuple(pad.repeat(2).tolist()) if bool(pad.any()) else ()))
+        classes = self.config.classes
+        return Signature(
+            inputs=(TensorSpec("features", (1, 1, self.config.features), axes="B T F"),),
+            outputs=(TensorSpec("logits", (1, 1, classes), axes="B T K"),),
+            state=(
+                _state("clock", 2, (0.0, ENDLESS)),
+                *pasts,
+                _state("mixer_memory", self.mixer.memory.order),
+                _state("head_sum", classes),
+                _state("head_count", 1),
+            ),
+            period_s=PERIOD_S,
+            lookahead_s=LOOKAHEAD * PERIOD_S,
+        )
+
+    def fold_norms(self) -> tuple[str, ...]:
+        """Fold every batch norm into its neighbours, exactly, and name the folded ones.
+
+        A norm after a linear layer becomes its scale and bias. One after conv -> ReLU goes two ways: the size of its scale back
+        through the ReLU (relu(|g| y) = |g| relu(y)), its sign and shift forward into what reads it. Beyond the edges of a clip
+        then stands minus that shift, since the published network pads after the norm.
+        """
+        folded = [name for name, module in self.named_modules() if isinstance(module, BatchNorm)]
+        for i, (conv, reader) in enumerate(itertools.pairwise(self.embed.layers())):
+            norm = self.embed.norms[i]
+            if isinstance(norm, BatchNorm):
+                scale, shift = (t.detach() for t in norm.scale_shift())
+                sign = torch.where(scale < 0, -1.0, 1.0)
+                last = reader is self.embed.position  # its input is the residual stream too, which keeps sign and shift
+                conv.taps = scaled(conv.taps, scale.abs())
+                moved = reader.taps.weight.detach() @ shift.repeat(TAPS)
+                reader.taps = shifted(reader.taps, moved + shift if last else moved)
+                reader.pad = reader.pad - shift
+                if not last:
+                    reader.taps.weight.data.mul_(sign.repeat(TAPS))
+                    reader.pad = reader.pad * sign
+                self.embed.norms[i] = Sign(sign) if last and bool((sign < 0).any()) else nn.Identity()
+        for parent, name, norm_name in (
+            (self.mixer, "proj", "norm"),
+            (self.channels, "expand", "norm1"),
+            (self.channels, "reduce", "norm2"),
+        ):
+            norm = getattr(parent, norm_name)
+            if isinstance(norm, BatchNorm):
+                scale, shift = (t.detach() for t in norm.scale_shift())
+                setattr(parent, name, shifted(scaled(getattr(parent, name), scale), shift))
+                setattr(parent, norm_name, nn.Identity())
+        return tuple(folded)
+
+    def groups(self) -> tuple[Group, ...]:
+        """What structured pruning may take: channels of the first three patch convolutions, of the token mixer's hidden layer
+        and of the channel mixer. The residual stream keeps its width; the memory has its own reduction."""
+        found = []
+        for i, (here, reader) in enumerate(itertools.pairwise(self.embed.layers()[:-1])):
+            made = (*rows(f"embed.convs.{i}.taps", here.taps), *norm_entries(f"embed.norms.{i}", self.embed.norms[i]))
+            padded = (*made, Slice(f"embed.convs.{i + 1}.pad", 0))
+            found.append(Group(f"embed.conv{i}", reader.pad.numel(), padded, f"embed.convs.{i + 1}.taps", TAPS))
+        mixer, channels = self.mixer, self.channels
+        found.append(Group("mixer.hidden", mixer.proj.in_features, rows("mixer.hidden", mixer.hidden), "mixer.proj"))
+        made = (*rows("channels.expand", channels.expand), *norm_entries("channels.norm1", channels.norm1))
+        found.append(Group("channels.ffn", channels.reduce.in_features, made, "channels.reduce"))
+        return tuple(found)
+
     def zero_state(self, batch: int = 1) -> tuple[Tensor, ...]:
         """The state at the start of a stream."""
         device = self.head.weight.device
-        return tuple(start(s, batch).to(device) for s in signature(self).state)
+        return tuple(_start(s, batch).to(device) for s in self.stream_signature().state)
 
     def flush(self, *state: Tensor) -> tuple[Tensor, ...]:
         """Finish the clip: the decisions (B, 5, K) that waited for look-ahead, and the last state."""
@@ -209,40 +283,6 @@ class LMUFormer(nn.Module):
         return linear
 
 
-def start(spec: StateSpec, batch: int) -> Tensor:
-    """A state's first value, for `batch` streams."""
-    shape = spec.spec.concrete()[1:]
-    first = torch.tensor(spec.init).view(1, *shape) if spec.init else torch.zeros(1, *shape)
-    return first.expand(batch, *shape).clone()
-
-
-def signature(net: LMUFormer) -> Signature:
-    """The stream form: one frame in, running logits and states out."""
-
-    def state(name: str, width: int, init: tuple[float, ...] = ()) -> StateSpec:
-        return StateSpec(TensorSpec(f"state_{name}", (1, width), axes="B C"), init)
-
-    convs = [*net.embed.convs, net.embed.position]
-    pasts = []
-    for i, conv in enumerate(convs):
-        pad = conv.pad.detach().cpu()
-        name = "embed_position_past" if i == 4 else f"embed_conv{i}_past"
-        pasts.append(state(name, 2 * len(pad), tuple(pad.repeat(2).tolist()) if bool(pad.any()) else ()))
-    return Signature(
-        inputs=(TensorSpec("features", (1, 1, net.config.features), axes="B T F"),),
-        outputs=(TensorSpec("logits", (1, 1, net.config.classes), axes="B T K"),),
-        state=(
-            state("clock", 2, (0.0, ENDLESS)),
-            *pasts,
-            state("mixer_memory", net.mixer.memory.order),
-            state("head_sum", net.config.classes),
-            state("head_count", 1),
-        ),
-        period_s=PERIOD_S,
-        lookahead_s=LOOKAHEAD * PERIOD_S,
-    )
-
-
 def build(variant: str = "base", **config: Any) -> Bundle:
     """An untrained LMUFormer; `config` overrides fields of the variant's `Config`."""
     if "widths" in config:
@@ -253,7 +293,7 @@ def build(variant: str = "base", **config: Any) -> Bundle:
     return Bundle(
         name=name,
         body=net,
-        signature=signature(net),
+        signature=net.stream_signature(),
         clip=Signature(
             inputs=(TensorSpec("features", ("batch", shape.frames, shape.features), axes="B T F"),),
             outputs=(TensorSpec("logits", ("batch", shape.classes), axes="B K"),),
@@ -263,56 +303,11 @@ def build(variant: str = "base", **config: Any) -> Bundle:
     )
 
 
-#: published name -> name here; the authors' BN weights and 1x1 convolutions keep their meaning
-_PUBLISHED = (
-    (r"patch_embed\.conv_layers\.(\d)\.0\.weight", r"embed.convs.\1.taps.weight"),
-    (r"patch_embed\.conv_layers\.(\d)\.3\.(.*)", r"embed.norms.\1.\2"),
-    (r"patch_embed\.rpe_conv\.weight", r"embed.position.taps.weight"),
-    (r"block\.0\.attn\.lmu\.W_u\.(.*)", r"mixer.encoder.\1"),
-    (r"block\.0\.attn\.lmu\.W_h\.(.*)", r"mixer.hidden.\1"),
-    (r"block\.0\.attn\.proj_conv\.(.*)", r"mixer.proj.\1"),
-    (r"block\.0\.attn\.proj_bn\.(.*)", r"mixer.norm.\1"),
-    (r"block\.0\.mlp\.fc1_conv\.(.*)", r"channels.expand.\1"),
-    (r"block\.0\.mlp\.fc1_bn\.(.*)", r"channels.norm1.\1"),
-    (r"block\.0\.mlp\.fc2_conv\.(.*)", r"channels.reduce.\1"),
-    (r"block\.0\.mlp\.fc2_bn\.(.*)", r"channels.norm2.\1"),
-    (r"head\.(.*)", r"head.\1"),
-)
-_DERIVED = re.compile(r"block\.0\.attn\.lmu\.(A|B|H|fft_H)|.*\.num_batches_tracked")
+def _state(name: str, width: int, init: tuple[float, ...] = ()) -> StateSpec:
+    return StateSpec(TensorSpec(f"state_{name}", (1, width), axes="B C"), init)
 
 
-def from_published(state: Mapping[str, Tensor]) -> LMUFormer:
-    """A network with weights in the authors' layout (`lmu_rnn_conv1d`, one block); shapes are read off the weights.
-
-    Raises InputError for a name that the layout does not have, or a missing one.
-    """
-    renamed: dict[str, Tensor] = {}
-    for name, value in state.items():
-        if _DERIVED.fullmatch(name):
-            continue
-        for pattern, here in _PUBLISHED:
-            if re.fullmatch(pattern, name):
-                wide = value.dim() == 3 and value.shape[-1] == 3
-                flat = from_conv1d(value) if wide else value[..., 0] if value.dim() == 3 else value
-                renamed[re.sub(pattern, here, name)] = flat
-                break
-        else:
-            raise InputError(f"lmuformer: weights must use the names of lmu_rnn_conv1d with one block, got {name!r}")
-    try:
-        widths = tuple(renamed[f"embed.convs.{i}.taps.weight"].shape[0] for i in range(4))
-        hidden, both = renamed["mixer.hidden.weight"].shape
-        config = Config(
-            features=renamed["embed.convs.0.taps.weight"].shape[1] // 3,
-            classes=renamed["head.weight"].shape[0],
-            widths=(widths[0], widths[1], widths[2], widths[3]),
-            order=both - widths[3],
-            hidden=hidden,
-            ffn=renamed["channels.expand.weight"].shape[0],
-        )
-    except KeyError as error:
-        raise InputError(f"lmuformer: weights of lmu_rnn_conv1d must hold every layer, got none for {error}") from error
-    net = LMUFormer(config).eval()
-    missing, _ = net.load_state_dict(renamed, strict=False)
-    if lost := [n for n in missing if not n.endswith(("num_batches_tracked", ".pad"))]:
-        raise InputError(f"lmuformer: weights of lmu_rnn_conv1d must hold every layer, got none for {', '.join(lost)}")
-    return net
+def _start(spec: StateSpec, batch: int) -> Tensor:
+    shape = spec.spec.concrete()[1:]
+    first = torch.tensor(spec.init).view(1, *shape) if spec.init else torch.zeros(1, *shape)
+    return first.expand(batch, *shape).clone()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -48,6 +50,18 @@ class Sign(nn.Module):
         return x * self.sign
 
 
-def is_folded(norm: nn.Module) -> bool:
-    """True where a norm was folded away (`nn.Identity` or `Sign`)."""
-    return not isinstance(norm, BatchNorm)
+def scaled(linear: nn.Linear, factor: Tensor) -> nn.Linear:
+    """A copy of `linear` whose outputs are multiplied by `factor` (out,)."""
+    made = copy.deepcopy(linear)
+    made.weight.data.mul_(factor[:, None])
+    if made.bias is not None:
+        made.bias.data.mul_(factor)
+    return made
+
+
+def shifted(linear: nn.Linear, amount: Tensor) -> nn.Linear:
+    """A copy of `linear` with `amount` (out,) added to its bias, which it gets if it had none."""
+    made = copy.deepcopy(linear)
+    start = torch.zeros_like(amount) if made.bias is None else made.bias.detach()
+    made.bias = nn.Parameter(start + amount)
+    return made

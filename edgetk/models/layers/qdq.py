@@ -16,6 +16,7 @@ IntegerType = Literal["uint8", "int8"]
 
 #: integer type -> (torch type, lowest code, highest code)
 CODES: dict[str, tuple[torch.dtype, int, int]] = {"uint8": (torch.uint8, 0, 255), "int8": (torch.int8, -128, 127)}
+_NAMES = {kind: name for name, (kind, _, _) in CODES.items()}
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -33,6 +34,22 @@ class _FakeQuantize(torch.autograd.Function):
         return grads[0] * inside, None, None, None, None
 
 
+def quantize(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """Activations `x` (any shape, float32) as codes of `zero_point`'s type; scale and zero point are scalars."""
+    kind = zero_point.dtype
+    if torch.onnx.is_in_onnx_export():
+        return _symbolic("QuantizeLinear", (x, scale, zero_point), kind, x)
+    _, low, high = CODES[_NAMES[kind]]
+    return torch.clamp(torch.round(x / scale) + zero_point.to(torch.float32), low, high).to(kind)
+
+
+def dequantize(codes: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """Float32 activations from their codes."""
+    if torch.onnx.is_in_onnx_export():
+        return _symbolic("DequantizeLinear", (codes, scale, zero_point), torch.float32, codes)
+    return (codes.to(torch.float32) - zero_point.to(torch.float32)) * scale
+
+
 def quantize_dequantize(x: Tensor, scale: Tensor | float, zero_point: Tensor | int, dtype: IntegerType) -> Tensor:
     """Round activations `x` (any shape, float32) to the codes of `dtype` and back; per tensor, so `scale` is a scalar.
 
@@ -43,9 +60,7 @@ def quantize_dequantize(x: Tensor, scale: Tensor | float, zero_point: Tensor | i
     step = scale if isinstance(scale, Tensor) else torch.tensor(scale, dtype=torch.float32, device=x.device)
     zero = zero_point if isinstance(zero_point, Tensor) else torch.tensor(zero_point, dtype=kind, device=x.device)
     if torch.onnx.is_in_onnx_export():
-        zero = zero.to(kind)
-        code = _symbolic("QuantizeLinear", (x, step, zero), kind, x)
-        return _symbolic("DequantizeLinear", (code, step, zero), torch.float32, x)
+        return dequantize(quantize(x, step, zero.to(kind)), step, zero.to(kind))
     return _FakeQuantize.apply(x, step, zero.to(torch.float32), low, high)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -69,4 +84,4 @@ def _symbolic(op: str, inputs: tuple[Tensor, ...], dtype: torch.dtype, like: Ten
     return torch.onnx.ops.symbolic(op, inputs, attrs or {}, dtype=dtype, shape=like.shape)
 
 
-__all__ = ["CODES", "IntegerType", "dequantize_weight", "quantize_dequantize"]
+__all__ = ["CODES", "IntegerType", "dequantize", "dequantize_weight", "quantize", "quantize_dequantize"]
