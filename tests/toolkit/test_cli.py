@@ -177,7 +177,7 @@ def test_dry_run_prints_the_resolved_recipe_and_writes_nothing(plain, tmp_path):
                 "-o", tmp_path / "runs")  # fmt: skip
     written = tomllib.loads(done.stdout)
     assert written["seed"] == 7
-    assert written["targets"] == ["host", "jetson"]
+    assert written["targets"] == ["host", "jetson-orin-nano-8g"]  # the board the alias stands for
     assert written["goals"]["max_drop"] == 0.02
     assert not (tmp_path / "runs").exists()
 
