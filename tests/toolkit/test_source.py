@@ -40,7 +40,8 @@ def _module(folder: Path, body: str) -> str:
 # --- zoo ---
 
 
-def test_zoo_models_without_weights_say_so() -> None:
+def test_zoo_models_without_weights_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "WEIGHTS", tmp_path)
     bundle = open_model("lmuformer-xs", labels=("a", "b"))
     assert bundle.name == "lmuformer-xs"
     assert bundle.labels == ("a", "b")

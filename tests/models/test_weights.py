@@ -1,0 +1,105 @@
+"""The trained weights that ship: whole, small enough, what their cards say, and as often right as the cards claim."""
+
+from __future__ import annotations
+
+import json
+import os
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from edgetk.core.figures import Score
+from edgetk.tasks.speech.words import WORDS_16
+from edgetk.tasks.speech_commands import TASK
+from edgetk.toolkit.card import macs
+from edgetk.toolkit.evaluate import evaluate, predictor
+from edgetk.toolkit.source import WEIGHTS, is_untrained, open_model
+
+NAMES = ("ds-cnn", "lmuformer", "lmuformer-s", "lmuformer-xs")
+
+
+def read_card(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((WEIGHTS / f"{name}.json").read_text())
+    return found
+
+
+def test_each_file_has_a_card_and_together_they_are_small() -> None:
+    assert sorted(path.stem for path in WEIGHTS.glob("*.safetensors")) == list(NAMES)
+    assert sorted(path.stem for path in WEIGHTS.glob("*.json")) == list(NAMES)
+    assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) <= 4.2e6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_card_describes_the_file(name: str) -> None:
+    card, content = read_card(name), (WEIGHTS / f"{name}.safetensors").read_bytes()
+    bundle = open_model(name)
+    assert card["name"] == bundle.name == name
+    assert card["weights"] == {
+        "file": f"{name}.safetensors",
+        "sha256": sha256(content).hexdigest(),
+        "size_bytes": len(content),
+    }
+    assert card["parameters"] == sum(p.numel() for p in bundle.module.parameters())
+    assert tuple(card["labels"]) == bundle.labels == WORDS_16
+    assert card["task"] == bundle.task == "speech-commands"
+    assert card["macs"] == macs(bundle)
+    assert not is_untrained(bundle)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_is_stored_and_single_precision_is_loaded_exactly(name: str) -> None:
+    stored, loaded = load_file(WEIGHTS / f"{name}.safetensors"), open_model(name).module.state_dict()
+    assert stored.keys() == loaded.keys()
+    for key, value in stored.items():
+        assert value.dtype == (torch.float16 if value.is_floating_point() else torch.int64)
+        assert loaded[key].dtype == (torch.float32 if value.is_floating_point() else torch.int64)
+        assert torch.equal(loaded[key], value.to(loaded[key].dtype))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_card_tells_how_it_was_made(name: str) -> None:
+    card = read_card(name)
+    runs, training = card["training"]["runs"], card["training"]
+    best = max(runs, key=lambda run: run["validation"]["correct"])
+    assert (training["seed"], training["best_epoch"]) == (best["seed"], best["best_epoch"])
+    assert card["recipe"]["schedule"]["seed"] == best["seed"]
+    tops = sorted(run["test"]["top1"] for run in runs)
+    assert training["median"]["test"] == tops[len(tops) // 2]
+    assert training["median"]["seeds"] == len(runs)
+    assert card["data"]["train"] == 20240
+    assert "CC BY 4.0" in card["data"]["licence"]
+    assert training["licence"] == "Apache-2.0"
+    for figures in card["accuracy"].values():
+        score = Score(figures["correct"], figures["n"])
+        assert figures["top1"] == score.top1
+        assert figures["ci95"] == list(score.ci95)
+
+
+def test_bars() -> None:
+    test = {name: read_card(name)["training"]["median"]["test"] for name in NAMES}
+    assert test["lmuformer"] >= 0.97
+    assert read_card("lmuformer-s")["parameters"] <= 260_000
+    assert test["lmuformer-s"] >= 0.955
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_accuracy_on_the_embedded_sample_is_the_recorded_one(name: str) -> None:
+    recorded, data = read_card(name)["accuracy"]["sample_test"], TASK.open(None)
+    score = evaluate(predictor(open_model(name)), "speech-commands", data, "test")
+    assert (score.correct, score.n) == (recorded["correct"], recorded["n"])
+
+
+def test_accuracy_on_the_whole_test_is_the_recorded_one() -> None:
+    folder = Path(os.environ.get("EDGETK_DATA", "")) / "speech_commands"
+    if "EDGETK_DATA" not in os.environ or not folder.is_dir():
+        pytest.skip("EDGETK_DATA is not set to a folder that holds speech_commands/")
+    data = TASK.open(folder, WORDS_16)
+    for name in ("lmuformer-s", "lmuformer-xs"):
+        recorded, predict = read_card(name)["accuracy"], predictor(open_model(name))
+        for key, official in (("test", True), ("test_all", False)):
+            score = evaluate(predict, "speech-commands", data, "test", official)
+            assert (score.correct, score.n) == (recorded[key]["correct"], recorded[key]["n"]), (name, key)
