@@ -83,8 +83,8 @@ def graph_predictor(content: bytes, signature: Signature) -> Predict:
 def stream_scores(step: Step, signature: Signature, features: torch.Tensor) -> torch.Tensor:
     """One stream per example: frames (N, T, …) pushed one by one, the last decision kept, (N, K).
 
-    A model that looks ahead gets the missing frames as zeros at the end; where it has a `state_clock`, the clip's length
-    stands in its second number from the start, so that those frames count as beyond the clip.
+    A model that looks ahead gets the missing frames as zeros at the end; where it has a `state_valid`, its first number is 0
+    for those frames, so that they count as beyond the clip.
     """
     import torch
 
@@ -92,14 +92,15 @@ def stream_scores(step: Step, signature: Signature, features: torch.Tensor) -> t
     count = len(signature.outputs)
     sizes = symbols(signature, 1)
     shape = signature.inputs[0].concrete(**sizes)
+    valid = next((i for i, state in enumerate(signature.state) if state.name == "state_valid"), None)
     scores = []
     for clip in features:
         states = [start(state, sizes) for state in signature.state]
-        for state, value in zip(signature.state, states, strict=True):
-            if state.name == "state_clock" and value.numel() == 2:
-                value.view(-1)[1] = len(clip)
         outputs: list[torch.Tensor] = []
-        for frame in torch.cat([clip, clip.new_zeros((behind, *clip.shape[1:]))]):
+        for index, frame in enumerate(torch.cat([clip, clip.new_zeros((behind, *clip.shape[1:]))])):
+            if index == len(clip) and valid is not None:
+                states[valid] = states[valid].clone()
+                states[valid].view(-1)[0] = 0
             outputs = step(frame.reshape(shape), *states)
             states = outputs[count:]
         scores.append(outputs[0].reshape(1, -1))
