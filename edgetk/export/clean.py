@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgetk.export.values import constant, producer, store
+
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
@@ -32,10 +34,17 @@ def tidy(model: ir.Model) -> None:
     _transpose_stored_weights(model.graph)
     _name(model.graph)
     common.DeduplicateInitializersPass()(model)
-    common.RemoveUnusedNodesPass()(model)
+    sweep(model)
     common.ClearMetadataAndDocStringPass()(model)
     model.metadata_props.clear()
     model.producer_name, model.producer_version = "edgetk", ""
+
+
+def sweep(model: ir.Model) -> None:
+    """Remove nodes and weights that nothing reads."""
+    from onnx_ir.passes import common
+
+    common.RemoveUnusedNodesPass()(model)
 
 
 def _fold_constants(model: ir.Model) -> None:
@@ -51,36 +60,11 @@ def _fold_constants(model: ir.Model) -> None:
     )
 
 
-def _constant(value: ir.Value | None) -> np.ndarray | None:
-    if value is None or value.const_value is None or value.is_graph_input():
-        return None
-    return value.const_value.numpy()
-
-
-def _store(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    """A new initializer, under `name` or the next free one."""
-    import onnx_ir as ir
-
-    free, count = name, 0
-    while free in graph.initializers:
-        count += 1
-        free = f"{name}_{count}"
-    tensor = ir.tensor(np.ascontiguousarray(array), name=free)
-    value = ir.Value(name=free, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value
-
-
-def _producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
-    node = value.producer() if value is not None else None
-    return node if node is not None and node.op_type == op_type and node.domain == "" else None
-
-
 def _transpose_stored_weights(graph: ir.Graph) -> None:
     """Transpose(DequantizeLinear(W)) becomes DequantizeLinear(W^T): integer kernels want the product right behind it."""
     for node in list(graph):
-        dequantize = _producer(node.inputs[0], "DequantizeLinear") if node.op_type == "Transpose" else None
-        codes = _constant(dequantize.inputs[0]) if dequantize is not None else None
+        dequantize = producer(node.inputs[0], "DequantizeLinear") if node.op_type == "Transpose" else None
+        codes = constant(dequantize.inputs[0]) if dequantize is not None else None
         if dequantize is None or codes is None or "perm" not in node.attributes:
             continue
         import onnx_ir as ir
@@ -91,7 +75,7 @@ def _transpose_stored_weights(graph: ir.Graph) -> None:
         attributes: dict[str, int] = {}
         if "axis" in dequantize.attributes:
             attributes["axis"] = perm.index(dequantize.attributes["axis"].as_int() % codes.ndim)
-        stored = _store(graph, f"{source.name}_transposed", codes.transpose(perm))
+        stored = store(graph, f"{source.name}_transposed", codes.transpose(perm))
         new = ir.node("DequantizeLinear", [stored, *dequantize.inputs[1:]], attributes=attributes, name=dequantize.name)
         new.metadata_props.update(dequantize.metadata_props)
         new.outputs[0].shape, new.outputs[0].type = node.outputs[0].shape, node.outputs[0].type
@@ -106,7 +90,7 @@ def _drop_empty_slices(graph: ir.Graph) -> None:
         if node.op_type != "Slice" or node.domain or node.outputs[0].is_graph_output():
             continue
         source, result = node.inputs[0], node.outputs[0]
-        steps = _constant(node.inputs[4]) if len(node.inputs) > 4 else np.ones(1)
+        steps = constant(node.inputs[4]) if len(node.inputs) > 4 else np.ones(1)
         if source is None or source.shape is None or steps is None or not source.shape.is_static():
             continue
         if source.shape == result.shape and (steps == 1).all():
@@ -120,15 +104,15 @@ def _order_gelu(graph: ir.Graph) -> None:
         if node.op_type != "Mul" or node.domain:
             continue
         for side in (0, 1):
-            half = _producer(node.inputs[side], "Mul")
+            half = producer(node.inputs[side], "Mul")
             if half is None or len(half.outputs[0].uses()) != 1 or half.outputs[0].is_graph_output():
                 continue
-            constants = [i for i, value in enumerate(half.inputs) if (c := _constant(value)) is not None and c.size == 1]
+            constants = [i for i, value in enumerate(half.inputs) if (c := constant(value)) is not None and c.size == 1]
             if len(constants) != 1:
                 continue
             factor, rest, x = half.inputs[constants[0]], half.inputs[1 - constants[0]], node.inputs[1 - side]
-            add = _producer(rest, "Add")
-            if add is not None and any(_producer(value, "Erf") for value in add.inputs):
+            add = producer(rest, "Add")
+            if add is not None and any(producer(value, "Erf") for value in add.inputs):
                 inner = half.outputs[0]
                 half.replace_input_with(0, x)
                 half.replace_input_with(1, rest)
@@ -142,56 +126,10 @@ def _narrow_indices(graph: ir.Graph) -> None:
     """Tables of indices as int32: half the size, and what 32-bit runtimes want."""
     for node in graph:
         value = node.inputs[1] if node.op_type == "Gather" and not node.domain else None
-        table = _constant(value)
+        table = constant(value)
         if value is None or table is None or table.dtype != np.int64 or table.size < 2 or np.abs(table).max() >= 2**31:
             continue
-        node.replace_input_with(1, _store(graph, f"{value.name}_int32", table.astype(np.int32)))
-
-
-def integer_biases(model: ir.Model) -> None:
-    """Store the biases of quantized products as int32 with scale s_x * s_w, in place (Jacob et al. 2018, eq. 11).
-
-    onnxruntime makes integer kernels of a product with bias only then; the rounding is half a step of the accumulator.
-    """
-    for node in list(model.graph):
-        if node.op_type in ("Gemm", "Conv") and len(node.inputs) > 2:
-            _quantize_bias(model.graph, node, 2, node)
-        elif node.op_type == "Add":
-            for side in (0, 1):
-                product = _producer(node.inputs[1 - side], "MatMul")
-                if product is not None and len(product.outputs[0].uses()) == 1:
-                    _quantize_bias(model.graph, node, side, product)
-
-
-def _quantize_bias(graph: ir.Graph, node: ir.Node, index: int, product: ir.Node) -> None:
-    """Replace the constant input `index` of `node` where both inputs of `product` are dequantized by known scales."""
-    import onnx_ir as ir
-
-    bias = _constant(node.inputs[index])
-    steps = [
-        _constant(dequantize.inputs[1]) if (dequantize := _producer(value, "DequantizeLinear")) is not None else None
-        for value in product.inputs[:2]
-    ]
-    old = node.inputs[index]
-    if old is None or bias is None or bias.dtype != np.float32 or bias.ndim != 1 or steps[0] is None or steps[1] is None:
-        return
-    scale = np.broadcast_to((steps[0] * steps[1]).astype(np.float32).reshape(-1), bias.shape)
-    codes = np.round(bias / scale)
-    if steps[0].size != 1 or np.abs(codes).max(initial=0) > 2**31 - 1:
-        return
-    name = old.name or "bias"
-    values = [
-        _store(graph, f"{name}_int32", codes.astype(np.int32)),
-        _store(graph, f"{name}_scale", scale),
-        _store(graph, f"{name}_zero_point", np.zeros(bias.shape, np.int32)),
-    ]
-    new = ir.node("DequantizeLinear", values, attributes={"axis": 0}, name=f"{name}/DequantizeLinear")
-    result = new.outputs[0]
-    result.name, result.shape, result.type = f"{name}_dequantized", old.shape, old.type
-    graph.insert_before(product, new)
-    node.replace_input_with(index, result)
-    if not old.uses():
-        del graph.initializers[name]
+        node.replace_input_with(1, store(graph, f"{value.name}_int32", table.astype(np.int32)))
 
 
 def _scope(node: ir.Node) -> str:
@@ -246,4 +184,4 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
     return ir.to_proto(model)
 
 
-__all__ = ["integer_biases", "tidy", "to_proto"]
+__all__ = ["sweep", "tidy", "to_proto"]

@@ -53,7 +53,7 @@ def lower(bundle: Bundle, target: Target, forms: Sequence[str] | None = None) ->
 
 
 def _lower_form(bundle: Bundle, form: Form, target: Target) -> Lowered:
-    from edgetk.export import clean, opset
+    from edgetk.export import clean, integers, opset
 
     signature = _static(form.signature) if form.name == "stream" else form.signature
     with _evaluating(bundle.module):
@@ -62,7 +62,8 @@ def _lower_form(bundle: Bundle, form: Form, target: Target) -> Lowered:
         model = _capture(bundle, form, signature, example)
     clean.tidy(model)
     if target.stack.runtime == "onnxruntime":
-        clean.integer_biases(model)
+        integers.integer_kernels(model)
+        clean.sweep(model)
     proto = opset.fit(clean.to_proto(model), target.stack, bundle.name)
     graphs.io_contract(proto, signature)
     return Lowered(form.name, proto, signature, graphs.precision_of(proto), _reference(bundle.module, form))

@@ -9,9 +9,9 @@ Source: Liu, Datta, Li & Beerel, ICLR 2024, arXiv:2402.04882; variant `lmu_rnn_c
 
 Streaming. `forward(x, *state)` takes frames and state and gives the running decision after each frame, plus the next state;
 `clip(x)` is the same network over a whole utterance. The five convolutions look one frame ahead each, so the token that a step
-works on is the frame `LOOKAHEAD` = 5 steps ago. `state_clock` = [frames seen, frames in the clip]: tokens outside the clip
-count as beyond its edge. The second number is huge at the start, which means "endless"; to finish a clip of T frames, write
-T there and push five more frames of zeros (`flush`). Zero state, T frames and the flush equal `clip`.
+works on is the frame `LOOKAHEAD` = 5 steps ago. `state_valid` says which frames lie inside the clip: entry 0 is for the frames
+to come (1 from the start on), entries 1 to 5 for the last five (0 at the start). To finish a clip, write 0 into entry 0 and
+push five frames of zeros (`flush`). The state of a fresh stream, T frames and the flush equal `clip`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from edgetk.models.layers.norm import BatchNorm, Sign, scaled, shifted
 
 LOOKAHEAD = 5
 PERIOD_S = 0.010
-ENDLESS = 1e9
+#: what each entry of `state_valid` becomes: the newest frame is as valid as entry 0 says, the others age
+SHIFT = (0, *range(LOOKAHEAD))
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,14 @@ class PatchEmbed(nn.Module):
             x = norm(F.relu(conv.clip(x)))  # type: ignore[operator]
         return x + self.position.clip(x)
 
-    def step(self, x: Tensor, valid: tuple[Tensor, ...], past: tuple[Tensor, ...]) -> tuple[Tensor, list[Tensor]]:
-        """One frame x (B, F); `valid[i]` (B, 1) says whether the output of convolution i lies inside the clip."""
+    def step(self, x: Tensor, inside: tuple[Tensor, ...], past: tuple[Tensor, ...]) -> tuple[Tensor, list[Tensor]]:
+        """One frame x (B, F); `inside[i]` (B, 1) says whether the output of convolution i lies inside the clip."""
         carried = []
         convs = self.layers()
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             y, window = conv.step(x, past[i])  # type: ignore[operator]
             # Beyond the edges of the clip the next convolution sees its padding, not what this one computes there.
-            x = torch.where(valid[i], norm(F.relu(y)), convs[i + 1].pad)
+            x = torch.where(inside[i], norm(F.relu(y)), convs[i + 1].pad)
             carried.append(window)
         y, window = self.position.step(x, past[-1])
         carried.append(window)
@@ -176,19 +177,17 @@ class LMUFormer(nn.Module):
         return torch.stack(outputs, dim=1), *state
 
     def _step(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        clock, *past, m, total, count = state
-        seen, end = clock[:, :1], clock[:, 1:]
-        delay = torch.arange(1, LOOKAHEAD + 1, dtype=clock.dtype, device=clock.device)
-        index = seen - delay  # of the frame that each convolution's output belongs to
-        valid = torch.split((index >= 0) & (index < end), 1, dim=1)
-        x, past = self.embed.step(x, valid[:4], tuple(past))
-        counts = valid[4].to(x.dtype)
+        valid, *past, m, total, count = state
+        inside = torch.split(valid > 0.5, 1, dim=1)[1:]
+        x, past = self.embed.step(x, inside[:4], tuple(past))
+        counts = inside[4].to(x.dtype)
         y, m = self.mixer.step(x, counts, m)
         x = x + y
         x = x + self.channels(x)
         total = total + self.head(x) * counts
         count = count + counts
-        return total / count.clamp(min=1.0), (torch.cat([seen + 1, end], dim=1), *past, m, total, count)
+        aged = valid.index_select(1, torch.tensor(SHIFT, device=valid.device))
+        return total / count.clamp(min=1.0), (aged, *past, m, total, count)
 
     def stream_signature(self) -> Signature:
         """The stream form: one frame in, running logits and states out."""
@@ -203,7 +202,7 @@ class LMUFormer(nn.Module):
             inputs=(TensorSpec("features", (1, 1, self.config.features), axes="B T F"),),
             outputs=(TensorSpec("logits", (1, 1, classes), axes="B T K"),),
             state=(
-                _state("clock", 2, (0.0, ENDLESS)),
+                _state("valid", 1 + LOOKAHEAD, (1.0,) + (0.0,) * LOOKAHEAD),
                 *pasts,
                 _state("mixer_memory", self.mixer.memory.order),
                 _state("head_sum", classes),
@@ -268,9 +267,10 @@ class LMUFormer(nn.Module):
 
     def flush(self, *state: Tensor) -> tuple[Tensor, ...]:
         """Finish the clip: the decisions (B, 5, K) that waited for look-ahead, and the last state."""
-        clock = torch.cat([state[0][:, :1], state[0][:, :1]], dim=1)
-        zeros = clock.new_zeros(clock.shape[0], LOOKAHEAD, self.config.features)
-        return self.forward(zeros, clock, *state[1:])
+        valid = state[0].clone()
+        valid[:, 0] = 0
+        zeros = valid.new_zeros(len(valid), LOOKAHEAD, self.config.features)
+        return self.forward(zeros, valid, *state[1:])
 
     def macs(self) -> dict[str, int]:
         """Multiply-accumulates per frame of the stream form, by part (B u counts as `order`)."""

@@ -21,6 +21,7 @@ from edgetk.export import parity
 from edgetk.export.graph import opset_of
 from edgetk.export.lower import lower
 from edgetk.export.opset import fit
+from edgetk.models.layers import quantized as integer
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +172,7 @@ def test_integer_weights_stay_integers_and_run_on_integer_kernels(kind: str, tmp
     low = lower(quantized(kind), target())[0]
     assert low.precision == "int8"
     stored = [i for i in low.graph.graph.initializer if i.data_type == TensorProto.INT8 and len(i.dims) == 2]
-    assert sorted(tuple(i.dims) for i in stored) == [(8, 24), (16, 24)]
+    assert sorted(sorted(i.dims) for i in stored) == [[8, 24], [16, 24]]
     assert not [i for i in low.graph.graph.initializer if i.data_type == TensorProto.FLOAT and len(i.dims) == 2]
     assert all(v.type.tensor_type.elem_type == TensorProto.FLOAT for v in (low.graph.graph.input[0], low.graph.graph.output[0]))
     exact = parity.prove(low, low.graph, optimise=False)
@@ -189,14 +190,50 @@ def test_unoptimised_integers_equal_the_module_bit_by_bit_with_float_biases() ->
     assert exact.max_abs < 1e-6 * exact.scale
 
 
-def test_integer_biases_are_rounded_to_the_accumulator_step() -> None:
+def test_the_bias_of_a_quantized_product_is_subtracted() -> None:
     net = QuantNet("uint8")
     low = lower(plain(net, (5, 16), (8,)), target())[0]
     codes = {i.name: onnx.numpy_helper.to_array(i) for i in low.graph.graph.initializer}
-    scale = net.first.in_scale.numpy() * net.first.weight_scale.numpy()
-    assert codes["first.bias_int32"].dtype == np.int32
-    assert np.allclose(codes["first.bias_int32"] * scale, net.first.bias.detach().numpy(), atol=0.51 * scale.max())
+    assert np.array_equal(codes["first.bias_negative"], -net.first.bias.detach().numpy())
     assert "first.bias" not in codes
+    assert "Sub" in kinds(low)
+
+
+def test_a_quantized_gemm_becomes_an_integer_product_even_without_bias_and_before_relu(tmp_path: Path) -> None:
+    class Step(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.layers = nn.ModuleList([integer.QuantLinear(6, 5, "uint8"), integer.QuantLinear(5, 4, "uint8")])
+            for layer in self.layers:
+                layer.weight.copy_(torch.randint(-127, 128, layer.weight.shape))
+                layer.scale.uniform_(0.01, 0.02)
+                layer.input.scale.fill_(0.05)
+            self.layers[1].bias.uniform_(-1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layers[1](torch.relu(self.layers[0](x)))
+
+    spec = TensorSpec("x", (1, 6))
+    low = lower(Bundle("step", Step().eval(), Signature((spec,), (TensorSpec("y", (1, 4)),))), target())[0]
+    assert parity.prove(low, low.graph, optimise=False).passed
+    fused = optimised(low, tmp_path / "fused.onnx")
+    assert fused.count("MatMulIntegerToFloat") == 2
+    assert not {"Gemm", "FusedGemm", "MatMul", "DequantizeLinear"} & set(fused)
+
+
+def test_integer_biases_of_convolutions_are_rounded_to_the_accumulator_step() -> None:
+    conv = integer.QuantConv(nn.Conv1d(3, 4, 3), "uint8")
+    conv.weight.copy_(torch.randint(-127, 128, conv.weight.shape))
+    conv.scale.uniform_(0.01, 0.02)
+    conv.input.scale.fill_(0.05)
+    conv.bias.uniform_(-1, 1)
+    low = lower(plain(conv, (3, 7), (4, 5)), target())[0]
+    codes = {i.name: onnx.numpy_helper.to_array(i) for i in low.graph.graph.initializer}
+    scale = 0.05 * conv.scale.numpy()
+    assert codes["bias_int32"].dtype == np.int32
+    assert np.allclose(codes["bias_int32"] * scale, conv.bias.numpy(), atol=0.51 * scale.max())
+    assert parity.prove(low, low.graph).passed
 
 
 def optimised(low: Lowered, path: Path) -> list[str]:

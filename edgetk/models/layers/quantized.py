@@ -38,22 +38,23 @@ class InputQuantizer(nn.Module):
 
 
 class QuantLinear(nn.Module):
-    """`nn.Linear` with int8 weights (out, in), a scale per output, a float32 bias, and an `InputQuantizer`.
+    """`nn.Linear` with int8 weights (out, in), a scale per output, a float32 bias (zeros for a layer without), and an
+    `InputQuantizer`.
 
     x (..., in) -> (..., out). `rounded` is x already rounded by this layer's quantizer, for callers that move codes about
     before the product (windows of frames).
     """
 
-    def __init__(self, inputs: int, outputs: int, bias: bool, dtype: qdq.IntegerType) -> None:
+    def __init__(self, inputs: int, outputs: int, dtype: qdq.IntegerType) -> None:
         super().__init__()
         self.in_features, self.out_features = inputs, outputs
         self.input = InputQuantizer(dtype=dtype)
         self.register_buffer("weight", torch.zeros(outputs, inputs, dtype=torch.int8))
         self.register_buffer("scale", torch.ones(outputs))
-        self.register_buffer("bias", torch.zeros(outputs) if bias else None)
+        self.register_buffer("bias", torch.zeros(outputs))
         self.weight: Tensor
         self.scale: Tensor
-        self.bias: Tensor | None
+        self.bias: Tensor
 
     def product(self, rounded: Tensor) -> Tensor:
         """The matrix product on rounded inputs."""
