@@ -62,6 +62,21 @@ class Data(Protocol):
         ...
 
 
+@runtime_checkable
+class TrainingData(Data, Protocol):
+    """Data that models can be trained on: not every data set of a task has a training split."""
+
+    def batches(
+        self, device: torch.device | str, augmentation: Any = None
+    ) -> tuple[Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]], int]:
+        """A function from rows of the training split (B,), on `device`, to inputs (B, …) and soft targets (B, K); and how
+        many rows there are. `augmentation` is the task's own dataclass, None changes nothing.
+
+        Raises InputError where there is no training split.
+        """
+        ...
+
+
 class Task(Protocol):
     """A data set with its front end, metric and streaming rules.
 
@@ -193,5 +208,5 @@ class Meter(Protocol):
 
 __all__ = [
     "Bundle", "Data", "Emitted", "Exporter", "Figure", "Lowered", "Meter", "Pass", "PassResult", "Predictor", "Score", "Split",
-    "Task",
+    "Task", "TrainingData",
 ]  # fmt: skip

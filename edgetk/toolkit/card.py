@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import edgetk
 from edgetk.core.bundle import Bundle
+from edgetk.core.errors import EdgetkError
 from edgetk.core.figures import Score
-
-if TYPE_CHECKING:
-    from edgetk.tasks.speech.augment import Augmentation
-    from edgetk.tasks.training.loop import Schedule
 
 SCHEMA_VERSION = 1
 
@@ -31,7 +27,7 @@ def card(
 
     data      where the examples come from, how many of each split, their licence
     accuracy  "validation", "test", …: each with the number right, n and the 95 % Wilson interval
-    recipe    see `recipe_facts`
+    recipe    every setting of the training, under the name it started from
     training  seed, best epoch, seconds, device and whatever else is known about the run
     """
     return {
@@ -51,25 +47,26 @@ def card(
     }
 
 
-def recipe_facts(name: str, schedule: Schedule, augmentation: Augmentation) -> dict[str, Any]:
-    """Every setting of a training run; `name` is the preset it started from."""
-    return {"preset": name, "schedule": asdict(schedule), "augmentation": asdict(augmentation)}
-
-
-def macs(bundle: Bundle) -> dict[str, float]:
+def macs(bundle: Bundle) -> dict[str, float | str]:
     """Multiply-accumulates counted in the graph of each form: "clip" for a whole input, "stream" for one step.
 
-    "per_frame" is that of one step, or for a model without a stream form the whole input's share of one frame.
+    "per_frame" is that of one step, or for a model without a stream form the whole input's share of one frame. Where the
+    model cannot be lowered, or onnx is not installed (as on a machine that only trains), "missing" says why.
     """
-    from edgetk.export.lower import lower
-    from edgetk.targets import board
-    from edgetk.targets.count import count
+    try:
+        from edgetk.export.lower import lower
+        from edgetk.targets import board
+        from edgetk.targets.count import count
 
-    counted: dict[str, float] = {low.form: count(low.graph, low.signature).macs for low in lower(bundle, board.load("host"))}
+        counted: dict[str, float | str] = {
+            low.form: count(low.graph, low.signature).macs for low in lower(bundle, board.load("host"))
+        }
+    except (ImportError, EdgetkError) as error:
+        return {"missing": str(error)}
     spec = bundle.signature.inputs[0]
     frames = dict(zip(spec.axes.split(), spec.shape, strict=False)).get("T")
     if "stream" in counted:
         counted["per_frame"] = counted["stream"]
     elif isinstance(frames, int):
-        counted["per_frame"] = counted["clip"] / frames
+        counted["per_frame"] = float(counted["clip"]) / frames
     return counted

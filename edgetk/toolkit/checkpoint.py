@@ -85,16 +85,18 @@ def load_model(path: Path, original: Bundle | None = None) -> Bundle:
             f"{who}: must be written by edgetk (metadata key {KEY!r}), got a safetensors file without it; "
             "use a file from edgetk train or compress, or wrap the model as pkg.module:function"
         )
-    body = copy.deepcopy(original.body) if original is not None else _build(head, who)
+    fresh = original if original is not None else _build(head, who)
+    body = copy.deepcopy(original.body) if original is not None else fresh.body
     records = tuple(_record(data, who) for data in head["lineage"])
+    if original is None and not records:  # the weights outlive a change of the model's interface
+        signature, clip = fresh.signature, fresh.clip
     base = len(original.lineage) if original is not None else 0
     for record in records[base:]:
         if record.structure is not None:
             body = _rebuild(body, record, who)
     _load_weights(body, tensors, who)
-    bundle = original if original is not None else Bundle(head["name"], body, Signature((), ()))
     return replace(
-        bundle,
+        fresh,
         name=head["name"],
         body=body.eval(),
         signature=signature or Signature((), ()),
@@ -156,7 +158,7 @@ def _head(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def _build(head: Mapping[str, Any], who: str) -> Any:
+def _build(head: Mapping[str, Any], who: str) -> Bundle:
     source = head["source"]
     if "model" not in source:
         raise InputError(
@@ -164,13 +166,14 @@ def _build(head: Mapping[str, Any], who: str) -> Any:
             "a file may not choose code to run, so open it together with the function that made it"
         )
     try:
-        return registry.load("model", source["model"])(source["variant"], **source["config"]).body
+        built: Bundle = registry.load("model", source["model"])(source["variant"], **source["config"])
     except EdgetkError:
         raise
     except Exception as error:  # the config comes from a file: it may be wrong in any way
         raise InputError(
             f"{who}: must hold settings that {source['model']} accepts, got {type(error).__name__}: {error}; make it again"
         ) from error
+    return built
 
 
 def _record(data: Any, who: str) -> PassRecord:

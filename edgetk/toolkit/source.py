@@ -23,11 +23,12 @@ from edgetk.toolkit.checkpoint import load_model
 WEIGHTS = Path(__file__).resolve().parent.parent / "models" / "weights"
 
 
-def open_model(text: str, task: str | None = None, labels: Sequence[str] | None = None) -> Bundle:
+def open_model(text: str, task: str | None = None, labels: Sequence[str] | None = None, trained: bool = True) -> Bundle:
     """The model called `text`, ready to run (evaluation mode).
 
     task    what it is for, where the model itself does not say
     labels  its classes; an untrained zoo model is built for them, any other must have as many outputs
+    trained False: a zoo model comes with random weights even where trained ones ship, to be trained
     `source["weights"]` of the result is "untrained" for a zoo model without shipped weights.
 
     Raises UnknownName (no such model) or InputError (the file or function does not give a model that does what it says).
@@ -39,7 +40,7 @@ def open_model(text: str, task: str | None = None, labels: Sequence[str] | None 
     elif ":" in text:
         bundle = _call(text)
     else:
-        bundle = _open_zoo(text, labels)
+        bundle = _open_zoo(text, labels, trained)
     if task and not bundle.task:
         bundle = replace(bundle, task=task)
     return _label(bundle, labels)
@@ -71,7 +72,7 @@ def zoo() -> dict[str, tuple[str, str]]:
     return found
 
 
-def _open_zoo(name: str, labels: Sequence[str] | None) -> Bundle:
+def _open_zoo(name: str, labels: Sequence[str] | None, trained: bool) -> Bundle:
     family = max((f for f in registry.entries("model") if name == f or name.startswith(f"{f}-")), key=len, default=None)
     if family is None:
         known = zoo()
@@ -85,9 +86,9 @@ def _open_zoo(name: str, labels: Sequence[str] | None) -> Bundle:
         siblings = {family if v == "base" else f"{family}-{v}" for v in variants}
         raise UnknownName(f"model {name!r}: {family} has no variant {variant!r}; {closest(name, siblings)}")
     weights = WEIGHTS / f"{name}.safetensors"
-    if weights.is_file():
-        trained = load_model(weights)
-        return replace(trained, source={**trained.source, "weights": weights.name})
+    if trained and weights.is_file():
+        shipped = load_model(weights)
+        return replace(shipped, source={**shipped.source, "weights": weights.name})
     bundle: Bundle = build(variant, classes=len(labels)) if labels else build(variant)
     return replace(bundle, labels=tuple(labels or ()), source={**bundle.source, "weights": "untrained"})
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from edgetk.core.figures import Score
 from edgetk.tasks.speech.words import WORDS_16
 from edgetk.tasks.speech_commands import TASK
+from edgetk.toolkit.calling import check_interface
 from edgetk.toolkit.card import macs
 from edgetk.toolkit.evaluate import evaluate, predictor
 from edgetk.toolkit.source import WEIGHTS, is_untrained, open_model
@@ -58,6 +59,13 @@ def test_half_precision_is_stored_and_single_precision_is_loaded_exactly(name: s
         assert value.dtype == (torch.float16 if value.is_floating_point() else torch.int64)
         assert loaded[key].dtype == (torch.float32 if value.is_floating_point() else torch.int64)
         assert torch.equal(loaded[key], value.to(loaded[key].dtype))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_interface_is_that_of_the_model_as_it_is_built_today(name: str) -> None:
+    bundle, fresh = open_model(name), open_model(name, labels=WORDS_16, trained=False)
+    assert (bundle.signature, bundle.clip) == (fresh.signature, fresh.clip)
+    check_interface(bundle, name)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -122,7 +122,7 @@ def test_sample_has_no_training_split_and_no_noise() -> None:
     data = TASK.open(None)
     with pytest.raises(InputError, match=r"must hold the split train, got only validation, test; hand in a folder"):
         data.split("train")
-    with pytest.raises(InputError, match=r"must hold background noise, got none; train without it"):
+    with pytest.raises(InputError, match=r"must hold background noise, got none; add _background_noise_ or"):
         data.noise()
     with pytest.raises(InputError, match=r"silence is cut from background recordings of at least 10 s, got none"):
         TASK.open(None, WORDS_12).split("test")

@@ -85,9 +85,15 @@ def select(layout: Layout, split: str, labels: Sequence[str], audio: bool = True
     if split not in SPLITS:
         raise UsageError(f"speech-commands: a split must be one of {', '.join(SPLITS)}, got {split!r}; correct it")
     if split not in layout.splits():
+        own = "train" in layout.splits() and not layout.listed
+        remedy = (
+            "add clips of more speakers, a hash of their names splits them"
+            if own
+            else "hand in a folder of the data with --data"
+        )
         raise InputError(
             f"speech-commands: {layout.title} must hold the split {split}, "
-            f"got only {', '.join(layout.splits()) or 'none'}; hand in a folder of the data with --data"
+            f"got only {', '.join(layout.splits()) or 'none'}; {remedy}"
         )
     number = {label: index for index, label in enumerate(labels)}
     every = layout.clips(split, audio)

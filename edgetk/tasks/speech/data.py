@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from edgetk.core.contracts import Split
 from edgetk.core.errors import InputError
 from edgetk.tasks.speech.audio import decode_clips
+from edgetk.tasks.speech.augment import NO_AUGMENTATION, Augment, Augmentation
 from edgetk.tasks.speech.clips import Layout, balanced, check_labels, select
 from edgetk.tasks.speech.log_mel import LogMel
 from edgetk.tasks.speech.waves import Waves, assemble
@@ -48,11 +49,38 @@ class SpeechData:
         clips, classes = select(self.layout, split, self.labels)
         return assemble(clips, classes, self.labels)
 
+    def batches(
+        self, device: torch.device | str, augmentation: Augmentation | None = None
+    ) -> tuple[Callable[[Tensor], tuple[Tensor, Tensor]], int]:
+        """Rows of the training split (B,) -> features (B, 128, 128) and soft targets (B, K), on `device`; and the rows' number.
+
+        None leaves clips as they are. Raises InputError without a training split, without clips of a label, or without the
+        background noise that `augmentation` asks for.
+        """
+        recipe = NO_AUGMENTATION if augmentation is None else augmentation
+        if "train" not in self.layout.splits():
+            raise InputError(
+                f"speech-commands: training needs a train split, got only {', '.join(self.layout.splits()) or 'none'} in "
+                f"{self.layout.title}; edgetk data says where to get one, hand it in with --data FOLDER"
+            )
+        noise = self.noise() if recipe.noise > 0 else None
+        waves = self.waves("train")
+        counts = waves.labels.bincount(minlength=len(self.labels)).tolist()
+        if lacking := [label for label, count in zip(self.labels, counts, strict=True) if count == 0]:
+            raise InputError(
+                f"speech-commands: every label needs training clips, got none of {', '.join(lacking)}; "
+                "add clips of more speakers or leave it out of --labels"
+            )
+        return Augment(recipe, waves.samples, waves.labels, len(self.labels), noise).to(device), len(waves)
+
     def noise(self) -> Tensor:
         """Background recordings one after another: (S,) int16. Raises InputError where there are none."""
         recordings = self.layout.recordings()
         if not recordings:
-            raise InputError(f"speech-commands: {self.layout.title} must hold background noise, got none; train without it")
+            raise InputError(
+                f"speech-commands: {self.layout.title} must hold background noise, got none; "
+                "add _background_noise_ or choose an augmentation without noise"
+            )
         return torch.from_numpy(np.concatenate(recordings))
 
     def calibration(self, n: int) -> Tensor:

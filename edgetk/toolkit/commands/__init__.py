@@ -9,11 +9,13 @@ from edgetk.toolkit.commands.doctor import doctor
 from edgetk.toolkit.commands.evaluate import evaluate
 from edgetk.toolkit.commands.inspect import inspect
 from edgetk.toolkit.commands.listing import listing
+from edgetk.toolkit.commands.train import train
 from edgetk.toolkit.commands.view import view
 
 #: In the order in which `edgetk --help` shows them.
 COMMANDS: Mapping[str, Callable[..., Any]] = {
     "compress": compress,
+    "train": train,
     "evaluate": evaluate,
     "inspect": inspect,
     "view": view,
