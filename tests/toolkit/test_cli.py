@@ -16,7 +16,7 @@ from edgetk.toolkit import runner as running
 from edgetk.toolkit.cli import app
 from edgetk.toolkit.commands import shared
 
-COMMANDS = ("compress", "evaluate", "inspect", "view", "list", "data", "doctor")
+COMMANDS = ("compress", "train", "evaluate", "inspect", "view", "list", "data", "doctor")
 
 PLAIN = """
 schema_version = 1
@@ -258,11 +258,13 @@ def test_evaluate_prints_n_and_interval(run):
     assert "(n=256, 95 % interval " in done.stdout
 
 
-def test_evaluate_warns_of_random_weights():
+def test_evaluate_warns_of_random_weights(monkeypatch, tmp_path):
+    from edgetk.toolkit import source
+
+    monkeypatch.setattr(source, "WEIGHTS", tmp_path)
     done = call("evaluate", "lmuformer-xs", "--json")
-    if "untrained" not in call("list", "models").stdout.split("lmuformer-xs")[1].splitlines()[0]:
-        pytest.skip("lmuformer-xs comes with weights")
-    assert "warning: lmuformer-xs comes without trained weights" in done.stderr
+    assert "warning: lmuformer-xs comes without trained weights, its answers are random" in done.stderr
+    assert json.loads(done.stdout)["n"] == 160
 
 
 def test_evaluate_needs_a_task(tmp_path, monkeypatch):
@@ -326,6 +328,13 @@ def test_broken_plug_ins_are_shown_as_broken(tmp_path, monkeypatch):
     assert done.exit_code == 0
     line = next(line for line in done.stdout.splitlines() if line.startswith("broken"))
     assert "BROKEN: pass broken: broken_plugin_module must import and define PASS, got RuntimeError: kaputt" in line
+
+
+def test_list_recipes_shows_those_of_compress_and_of_train():
+    rows = {row["name"]: row for row in json.loads(call("list", "recipes", "--json").stdout)["recipes"]}
+    assert {"default", "export", "train/paper"} <= set(rows)
+    assert rows["train/paper"]["problem"] is None
+    assert "published recipe" in rows["train/paper"]["description"]
 
 
 def test_data_says_where_and_how():

@@ -106,9 +106,13 @@ def _boards(check: bool) -> list[dict[str, Any]]:
 
 
 def _recipes(check: bool) -> list[dict[str, Any]]:
-    from edgetk.toolkit import recipe
+    from edgetk.toolkit import recipe, training_recipe
 
-    return [_checked(name, lambda n: recipe.read(n).description, check) for name in recipe.names()]
+    rows = [_checked(name, lambda n: recipe.read(n).description, check) for name in recipe.names()]
+    for name in training_recipe.names():
+        row = _checked(name, lambda n: training_recipe.read(n).description, check)
+        rows.append({**row, "name": f"train/{name}"})
+    return rows
 
 
 def _checked(name: str, describe: Callable[[str], str], check: bool) -> dict[str, Any]:
