@@ -1,0 +1,167 @@
+"""The training loop: learning rates by hand, exact resuming, averaged weights, distillation, refused settings."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgetk.core.errors import InputError, UsageError
+from edgetk.tasks.training.loop import Schedule, Training, call
+
+CLASSES, FEATURES, ROWS = 3, 4, 24
+X = torch.randn(ROWS, FEATURES, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(ROWS) % CLASSES
+VALIDATION = (X[:9] + LABELS[:9, None], LABELS[:9])
+
+
+def batches(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Noisy inputs: resuming must restore the random numbers, too."""
+    x = X[rows] + LABELS[rows, None] + 0.1 * torch.randn(len(rows), FEATURES)
+    return x, F.one_hot(LABELS[rows], CLASSES).float()
+
+
+def still(rows: Tensor) -> tuple[Tensor, Tensor]:
+    return X[rows], F.one_hot(LABELS[rows], CLASSES).float()
+
+
+def net() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(FEATURES, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, CLASSES))
+
+
+def training(schedule: Schedule, **changes: object) -> Training:
+    given: dict[str, object] = {"batches": batches, "rows": ROWS, "validation": VALIDATION, **changes}
+    return Training(net(), schedule=schedule, **given)  # type: ignore[arg-type]
+
+
+def test_step_decay_by_hand() -> None:
+    schedule = Schedule(lr=2.5e-3)
+    rates = [schedule.rate(epoch) for epoch in (0, 9, 10, 19, 20, 199)]
+    assert rates == pytest.approx([2.5e-3, 2.5e-3, 2.125e-3, 2.125e-3, 1.80625e-3, 2.5e-3 * 0.85**19])
+
+
+def test_cosine_with_warm_up_by_hand() -> None:
+    schedule = Schedule(epochs=10, lr=1.0, shape="cosine", warmup=2)
+    assert [schedule.rate(epoch) for epoch in range(3)] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert schedule.rate(6) == pytest.approx(0.5)  # half of the eight epochs after the warm-up
+    assert schedule.rate(4) == pytest.approx(0.5 * (1 + 2**-0.5))
+    assert schedule.rate(9) == pytest.approx(0.5 * (1 - 0.9238795325112867))
+
+
+def test_defaults_are_the_published_recipe() -> None:
+    schedule = Schedule()
+    assert (schedule.epochs, schedule.batch, schedule.lr, schedule.betas) == (200, 128, 2.5e-3, (0.95, 0.999))
+    assert (schedule.shape, schedule.decay, schedule.decay_every) == ("step", 0.85, 10)
+    assert (schedule.warmup, schedule.average, schedule.distill, schedule.weight_decay) == (0, 0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_resumed_run_equals_the_uninterrupted_one_bit_by_bit(average: float) -> None:
+    schedule = Schedule(epochs=6, batch=8, average=average, seed=5)
+    whole = training(schedule)
+    expected = list(whole)
+    first = training(schedule)
+    before = [next(iter(first)) for _ in range(3)]
+    kept = {name: value.clone() for name, value in first.snapshot().items()}
+    torch.manual_seed(99)  # whatever happens in between
+    second = training(schedule)
+    second.restore(kept)
+    after = list(second)
+    assert [(e.number, e.loss, e.correct) for e in before + after] == [(e.number, e.loss, e.correct) for e in expected]
+    assert (second.best_epoch, second.best_correct) == (whole.best_epoch, whole.best_correct)
+    for name, value in whole.snapshot().items():
+        assert torch.equal(value, second.snapshot()[name]), name
+
+
+def test_snapshot_before_the_first_step_is_the_start() -> None:
+    schedule = Schedule(epochs=2, batch=8)
+    fresh = training(schedule)
+    kept = {name: value.clone() for name, value in fresh.snapshot().items()}
+    expected = [epoch.loss for epoch in fresh]
+    fresh.restore(kept)
+    assert fresh.epoch == 0
+    assert [epoch.loss for epoch in fresh] == expected
+
+
+def test_same_seed_same_run_other_seed_other_run() -> None:
+    losses = [[epoch.loss for epoch in training(Schedule(epochs=2, batch=8, seed=seed))] for seed in (1, 1, 2)]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_average_is_the_exponential_moving_average_of_the_weights() -> None:
+    schedule = Schedule(epochs=1, batch=24, average=0.75, lr=0.1)  # one step
+    run = training(schedule)
+    start = {name: value.clone() for name, value in run.net.state_dict().items()}
+    next(iter(run))
+    now = run.net.state_dict()
+    for name, value in run.averaged.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, 0.75 * start[name] + 0.25 * now[name])
+    assert not torch.equal(run.averaged.state_dict()["0.weight"], now["0.weight"])
+    for name, value in run.best.items():  # what is validated and kept are the averaged weights
+        assert torch.equal(value, run.averaged.state_dict()[name])
+
+
+def test_best_epoch_is_the_first_with_most_correct_answers() -> None:
+    run = training(Schedule(epochs=8, batch=8, lr=0.05))
+    epochs = list(run)
+    assert run.best_correct == max(epoch.correct for epoch in epochs)
+    assert run.best_epoch == next(epoch.number for epoch in epochs if epoch.correct == run.best_correct)
+    assert [epoch.best_correct for epoch in epochs] == [max(e.correct for e in epochs[: i + 1]) for i in range(8)]
+    assert epochs[-1].loss < epochs[0].loss
+    best = net().eval()
+    best.load_state_dict(run.best)
+    assert int((call(best, VALIDATION[0]).argmax(1) == VALIDATION[1]).sum()) == run.best_correct
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_distillation_mixes_the_teachers_sigmoids_into_the_targets(share: float) -> None:
+    torch.manual_seed(11)
+    teacher = nn.Linear(FEATURES, CLASSES).requires_grad_(False)
+    student = nn.Linear(FEATURES, CLASSES)
+    untouched = copy.deepcopy(student)
+    schedule = Schedule(epochs=1, batch=ROWS, distill=share)
+    run = Training(student, still, ROWS, VALIDATION, schedule, teacher)
+    loss = next(iter(run)).loss
+    targets = (1 - share) * F.one_hot(LABELS, CLASSES).float() + share * torch.sigmoid(teacher(X))
+    expected = F.binary_cross_entropy_with_logits(untouched(X), targets).item()
+    assert loss == pytest.approx(expected, abs=1e-6)
+
+
+def test_whole_input_form_is_preferred() -> None:
+    class Two(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise AssertionError("the stream form was called")
+
+        def clip(self, x: Tensor) -> Tensor:
+            return 2 * x
+
+    assert torch.equal(call(Two(), X), 2 * X)
+    assert torch.equal(call(nn.Identity(), X), X)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"epochs": 0}, r"training: epochs must be >= 1 and batch >= 2, got 0 and 128; correct them"),
+        ({"batch": 1}, r"training: epochs must be >= 1 and batch >= 2, got 200 and 1; correct them"),
+        ({"shape": "linear"}, r"training: shape must be 'step' or 'cosine', got 'linear'; correct it"),
+        ({"average": 1.0}, r"training: average must be in \[0, 1\), .*got 1.0, 0.0 and 0.0025; correct them"),
+        ({"distill": 1.5}, r"distill in \[0, 1\] and lr > 0, got 0.0, 1.5 and 0.0025; correct them"),
+        ({"lr": float("nan")}, r"lr > 0, got 0.0, 0.0 and nan; correct them"),
+    ],
+)
+def test_refused_schedules(settings: dict[str, object], text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        Schedule(**settings)  # type: ignore[arg-type]
+
+
+def test_refused_runs() -> None:
+    with pytest.raises(InputError, match=r"training: needs at least one batch of 128 clips, got 24; use a smaller batch"):
+        training(Schedule())
+    with pytest.raises(UsageError, match=r"training: distill=0.5 needs a teacher, got none; name one or set distill to 0"):
+        training(Schedule(batch=8, distill=0.5))
