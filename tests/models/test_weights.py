@@ -87,6 +87,18 @@ def test_card_tells_how_it_was_made(name: str) -> None:
         assert figures["ci95"] == list(score.ci95)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_on_training_has_the_figures_of_the_cards(name: str) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    card = read_card(name)
+    row = next(line for line in page.splitlines() if line.startswith(f"| `{name}`"))
+    runs, median = card["training"]["runs"], card["training"]["median"]
+    for top in (*((run["test"]["top1"], run["test_all"]["top1"]) for run in runs), (median["test"], median["test_all"])):
+        assert f"{100 * top[0]:.2f} / {100 * top[1]:.2f}" in row
+    assert f"| {card['parameters']:,} | {card['macs']['per_frame']:,.0f} | {card['recipe']['schedule']['epochs']} |" in row
+    assert f"seed {card['training']['seed']} |" in row
+
+
 def test_bars() -> None:
     test = {name: read_card(name)["training"]["median"]["test"] for name in NAMES}
     assert test["lmuformer"] >= 0.97
