@@ -58,6 +58,7 @@ class Bundle:
     data       the opened data of the task: calibration inputs, splits, scoring; None where there is none
     target     the board it is being made for; None where there is none
     lineage    the passes it has been through
+    original   the body as it was before any pass, for those that learn from it; not to be changed
     """
 
     name: str
@@ -70,6 +71,7 @@ class Bundle:
     data: Data | None = None
     target: Target | None = None
     lineage: tuple[PassRecord, ...] = ()
+    original: Any = None
 
     @property
     def is_torch(self) -> bool:

@@ -66,6 +66,9 @@ class Data(Protocol):
 class TrainingData(Data, Protocol):
     """Data that models can be trained on: not every data set of a task has a training split."""
 
+    #: the task's augmentations by the names that recipes use
+    augmentations: Mapping[str, Any]
+
     def batches(
         self, device: torch.device | str, augmentation: Any = None
     ) -> tuple[Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]], int]:

@@ -165,9 +165,9 @@ def _name(graph: ir.Graph) -> None:
         for i, value in enumerate(node.outputs):
             if value not in outputs:
                 value.name = free(f"{node.name}_out" if i == 0 else f"{node.name}_out:{i}")
-        for i, constant in _unnamed(node, taken):
+        for i, made in _unnamed(node, taken):
             weight = scope and i == 1 and node.op_type in ("MatMul", "Gemm", "Conv")
-            constant.name = free(f"{scope}.weight" if weight else f"{node.name}:{i}")
+            made.name = free(f"{scope}.weight" if weight else f"{node.name}:{i}")
 
 
 def _unnamed(node: ir.Node, taken: dict[str, int]) -> Iterator[tuple[int, ir.Value]]:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from edgetk.core.bundle import Bundle
 from edgetk.core.signature import Signature, StateSpec, TensorSpec
 from edgetk.models.layers.frame_conv import TAPS, FrameConv
-from edgetk.models.layers.groups import Group, Slice, norm_entries, rows
+from edgetk.models.layers.groups import Group, MemoryGroup, Slice, norm_entries, rows
 from edgetk.models.layers.lmu import LegendreMemory
 from edgetk.models.layers.norm import BatchNorm, Sign, scaled, shifted
 
@@ -259,6 +259,10 @@ class LMUFormer(nn.Module):
         made = (*rows("channels.expand", channels.expand), *norm_entries("channels.norm1", channels.norm1))
         found.append(Group("channels.ffn", channels.reduce.in_features, made, "channels.reduce"))
         return tuple(found)
+
+    def memory_groups(self) -> tuple[MemoryGroup, ...]:
+        """The Legendre memory, whose order may be lowered."""
+        return (MemoryGroup("mixer.memory", "mixer", "mixer.hidden", self.mixer.memory.order),)
 
     def zero_state(self, batch: int = 1) -> tuple[Tensor, ...]:
         """The state at the start of a stream."""

@@ -68,6 +68,7 @@ def plan(recipe: Recipe) -> Plan:
     identity = recipe.sha256(hashes)
     with calling.seeded(recipe.seed):  # an untrained model's weights are drawn when it is opened
         bundle = replace(open_with_data(recipe), target=targets[0])
+        bundle = replace(bundle, original=bundle.body)
     passes = steps.check(recipe.passes, bundle)
     for name in recipe.exports:
         registry.load("exporter", name).check(bundle, targets[0])

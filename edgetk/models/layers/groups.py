@@ -7,12 +7,14 @@ read, are not groups.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from edgetk.models.layers.lmu import LegendreMemory
 from edgetk.models.layers.norm import BatchNorm, Sign
 
 
@@ -77,3 +79,81 @@ def _cut(body: nn.Module, piece: Slice, kept: Tensor) -> None:
         setattr(parent, name, nn.Parameter(new, requires_grad=old.requires_grad))
     else:
         setattr(parent, name, new)
+
+
+@dataclass(frozen=True)
+class MemoryGroup:
+    """A `LegendreMemory` and the linear layer that reads [m; x]; its order can be lowered and the reader refitted.
+
+    `mixer` is the path of the module whose `memory` it is. m_t is linear in the last samples u_t, u_{t-1}, …, so the best
+    weights of another order follow from the samples' second moments in closed form.
+    """
+
+    name: str
+    mixer: str
+    reader: str
+    order: int
+
+    def memory(self, body: nn.Module) -> LegendreMemory:
+        found: LegendreMemory = body.get_submodule(self.mixer).memory  # type: ignore[assignment]
+        return found
+
+    def _reader(self, body: nn.Module) -> nn.Linear:
+        found: nn.Linear = body.get_submodule(self.reader)  # type: ignore[assignment]
+        return found
+
+    @contextmanager
+    def observed(self, body: nn.Module, add: Callable[[Tensor], None]) -> Iterator[None]:
+        """Within the block, `add` gets rows [u_t … u_{t-L+1}; x_t] (B, T, L + D) of every whole input that runs."""
+        memory, windows = self.memory(body), []
+        clip = memory.clip
+
+        def record(u: Tensor) -> Tensor:
+            length = u.shape[1]
+            wide = torch.nn.functional.pad(u.float(), (length - 1, 0))
+            windows.append(wide.unfold(1, length, 1).flip(2))
+            return clip(u)
+
+        def read(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            lags = windows.pop()
+            add(torch.cat([lags, args[0][..., memory.order :]], dim=-1))
+
+        handle = body.get_submodule(self.reader).register_forward_pre_hook(read)
+        memory.clip = record  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            del memory.clip
+            handle.remove()
+
+    def refit(self, body: nn.Module, order: int, second: Tensor) -> tuple[Tensor, float]:
+        """The reader's best weights (out, order + D) with a memory of `order`, and the share of output variance lost.
+
+        `second` (L + D + 1, L + D + 1): moments of the rows that `observed` gives, with a constant 1 last.
+        """
+        memory, reader = self.memory(body), self._reader(body)
+        weight = reader.weight.detach().double()
+        width = weight.shape[1] - memory.order
+        length = len(second) - width - 1
+        other = LegendreMemory(order, memory.theta, memory.length)
+        passing = torch.eye(width + 1, dtype=torch.float64)[:width]
+        target = torch.cat(
+            [weight[:, : memory.order] @ memory.response(length).double(), weight[:, memory.order :] @ passing], dim=1
+        )
+        features = torch.block_diag(other.response(length).double(), passing)  # type: ignore[no-untyped-call]
+        products = features @ second @ features.T
+        products += 1e-7 * products.diagonal().mean() * torch.eye(len(products), dtype=torch.float64)
+        solved = torch.linalg.solve(products, features @ second @ target.T).T
+        mean = second[-1]
+        gap = target - solved @ features
+        total = ((target @ second) * target).sum() - (target @ mean).square().sum()
+        lost = ((gap @ second) * gap).sum()
+        return solved.float(), float(lost / total.clamp_min(1e-30))
+
+    def resize(self, body: nn.Module, order: int) -> None:
+        """Put a memory of `order` in place and cut the reader's columns to match; the weights come from `refit` or a file."""
+        memory, reader = self.memory(body), self._reader(body)
+        weight = reader.weight.detach()
+        body.get_submodule(self.mixer).memory = LegendreMemory(order, memory.theta, memory.length)
+        reader.weight = nn.Parameter(torch.cat([weight[:, :order], weight[:, memory.order :]], dim=1))
+        reader.in_features = reader.weight.shape[1]

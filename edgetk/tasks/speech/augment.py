@@ -59,6 +59,12 @@ class Augmentation:
 #: no change at all: the features of the clips as they are
 NO_AUGMENTATION = Augmentation(mixup=0.0, frequency_mask=0, time_mask=0, feature_noise=0.0, roll=0)
 
+#: the recipe with disturbed recordings as well: background noise, level, place in the clip
+ROBUST = Augmentation(noise=0.5, noise_snr_db=(5.0, 30.0), level=0.5, level_db=(-15.0, 6.0), shift=0.5)
+
+#: by the names that recipes use
+AUGMENTATIONS = {"none": NO_AUGMENTATION, "paper": Augmentation(), "robust": ROBUST}
+
 
 def beta_table(beta: float, entries: int = 4096) -> Tensor:
     """Values of a Beta(beta, beta) variable at `entries` evenly spaced quantiles, ascending: (entries,) float32.
@@ -215,4 +221,4 @@ def _rms(waves: Tensor) -> Tensor:
     return waves.square().mean(-1, keepdim=True).sqrt()
 
 
-__all__ = ["NO_AUGMENTATION", "Augment", "Augmentation", "beta_table"]
+__all__ = ["AUGMENTATIONS", "NO_AUGMENTATION", "ROBUST", "Augment", "Augmentation", "beta_table"]

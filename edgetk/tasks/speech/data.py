@@ -12,7 +12,7 @@ from torch import Tensor
 from edgetk.core.contracts import Split
 from edgetk.core.errors import InputError
 from edgetk.tasks.speech.audio import decode_clips
-from edgetk.tasks.speech.augment import NO_AUGMENTATION, Augment, Augmentation
+from edgetk.tasks.speech.augment import AUGMENTATIONS, NO_AUGMENTATION, Augment, Augmentation
 from edgetk.tasks.speech.clips import Layout, balanced, check_labels, select
 from edgetk.tasks.speech.log_mel import LogMel
 from edgetk.tasks.speech.waves import Waves, assemble
@@ -22,6 +22,8 @@ _BATCH = 64
 
 class SpeechData:
     """An opened data set. Validation and test are kept in memory once read; `labels` None means the layout's own words."""
+
+    augmentations = AUGMENTATIONS
 
     def __init__(self, layout: Layout, labels: Sequence[str] | None = None) -> None:
         self.layout = layout

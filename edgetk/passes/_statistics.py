@@ -1,0 +1,121 @@
+"""Second moments of what layers read, over calibration inputs, and the accuracy that guides a search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgetk.core import registry
+from edgetk.core.bundle import Bundle
+from edgetk.core.contracts import Split
+from edgetk.core.errors import PreconditionError
+
+
+@dataclass(frozen=True)
+class Moments:
+    """E[[z; 1] [z; 1]^T] (K + 1, K + 1) in float64 of a layer's inputs z (K,): what least squares needs to know of them."""
+
+    second: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        return self.second[-1, :-1]
+
+    @property
+    def covariance(self) -> Tensor:
+        """(K, K)."""
+        return self.second[:-1, :-1] - torch.outer(self.mean, self.mean)
+
+
+class Collector:
+    """Adds rows (…, K) up to `Moments`."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+        self._rows = 0
+
+    def add(self, rows: Tensor) -> None:
+        flat = rows.detach().reshape(-1, rows.shape[-1]).float()
+        wide = torch.cat([flat, flat.new_ones(len(flat), 1)], dim=1)
+        product = (wide.T @ wide).double()
+        self._sum = product if self._sum is None else self._sum + product
+        self._rows += len(flat)
+
+    def moments(self) -> Moments:
+        assert self._sum is not None, "nothing was collected"
+        return Moments(self._sum / self._rows)
+
+
+def collect(bundle: Bundle, names: list[str], inputs: Tensor) -> dict[str, Moments]:
+    """Moments of the inputs of the layers `names` while the whole-input form runs over `inputs` (n, …)."""
+    collectors = {name: Collector() for name in names}
+    with _hooks(bundle.module, collectors), torch.inference_mode():
+        run(bundle, inputs)
+    return {name: c.moments() for name, c in collectors.items()}
+
+
+@contextmanager
+def _hooks(body: nn.Module, collectors: dict[str, Collector]) -> Iterator[None]:
+    handles = []
+    for name, collector in collectors.items():
+
+        def hook(module: nn.Module, args: Any, collector: Collector = collector) -> None:
+            collector.add(args[0])
+
+        handles.append(body.get_submodule(name).register_forward_pre_hook(hook))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def run(bundle: Bundle, inputs: Tensor, batch: int = 32) -> None:
+    """The whole-input form over `inputs`, in batches, for its side effects."""
+    predict = bundle.predict()
+    for part in torch.split(inputs, batch):
+        predict(part)
+
+
+def require_data(bundle: Bundle, who: str) -> None:
+    """Raise PreconditionError where there is nothing to calibrate on."""
+    if bundle.data is None:
+        raise PreconditionError(
+            f"{who}: needs calibration data, got a model without a task; name one with --task and its data with --data"
+        )
+
+
+class Guide:
+    """Accuracy on a fixed part of the validation split, balanced over the classes. A search never looks at the test."""
+
+    def __init__(self, bundle: Bundle, examples: int) -> None:
+        assert bundle.data is not None
+        whole = bundle.data.split("validation")
+        order = torch.argsort(_rank_within_class(whole.labels), stable=True)[:examples]
+        self._split = Split(whole.name, whole.features[order], whole.labels[order], whole.origin)
+        self._task = registry.load("task", bundle.task)
+        self.n = len(order)
+        self.correct_before = self.correct(bundle)
+
+    def correct(self, bundle: Bundle) -> int:
+        """Correct answers of the whole-input form."""
+        result: int = self._task.score(bundle.predict(), self._split, official_only=False).correct
+        return result
+
+    def drop(self, bundle: Bundle) -> float:
+        """Share of examples lost against the model as it came."""
+        return (self.correct_before - self.correct(bundle)) / self.n
+
+
+def _rank_within_class(labels: Tensor) -> Tensor:
+    """How many earlier examples share each one's class."""
+    rank = torch.zeros_like(labels)
+    for label in set(labels.tolist()):
+        where = labels == label
+        rank[where] = torch.arange(int(where.sum()))
+    return rank

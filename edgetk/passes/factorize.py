@@ -1,0 +1,139 @@
+"""Low-rank factorization of linear layers, W ~ U V, in the metric of what the layer reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from edgetk.core.bundle import Bundle
+from edgetk.core.contracts import PassResult
+from edgetk.core.errors import PreconditionError, RecipeError
+
+#: shares of a layer's output variance that factorization may cost, tried in this order until accuracy suffers
+LADDER = (0.001, 0.003, 0.01, 0.02, 0.04)
+#: ranks are multiples of this
+MULTIPLE = 8
+
+
+@dataclass(frozen=True)
+class Factorize:
+    """Replace linear layers by two smaller ones where that saves work.
+
+    Source: Eckart & Young 1936, weighted by the covariance of the layer's input.
+
+    A layer is split at the lowest rank whose loss of output variance is allowed, if the pair then costs at most `pays` of the
+    layer. The allowance grows until accuracy on validation falls by more than `max_drop`.
+    """
+
+    #: accuracy on validation that the search may give up, in [0, 1]
+    max_drop: float = 0.0025
+    #: a pair must have at most this share of the layer's weights, in (0, 1): two products have more overhead than one
+    pays: float = 0.7
+    #: layers with fewer weights stay as they are
+    min_weights: int = 16384
+    #: inputs that the covariances are taken over
+    calibration: int = 96
+    #: validation examples that judge a candidate
+    examples: int = 320
+
+    accepts: ClassVar[tuple[str, ...]] = ("torch",)
+    lossless: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.max_drop <= 1.0 or not 0.0 < self.pays < 1.0:
+            raise RecipeError(
+                f"factorize: max_drop must be in [0, 1] and pays in (0, 1), got {self.max_drop} and {self.pays}; "
+                "correct the recipe"
+            )
+
+    def check(self, bundle: Bundle) -> None:
+        """There must be a linear layer that is large enough, and data."""
+        from edgetk.passes._statistics import require_data
+
+        require_data(bundle, "factorize")
+        if not _linears(bundle.module, self.min_weights):
+            raise PreconditionError(
+                f"factorize: needs a linear layer of at least {self.min_weights} weights, got none in {bundle.name}; "
+                "lower min_weights or leave factorize out"
+            )
+
+    def __call__(self, bundle: Bundle) -> PassResult:
+        import copy
+
+        from edgetk.passes._least_squares import low_rank
+        from edgetk.passes._statistics import Guide, collect
+
+        assert bundle.data is not None
+        body = bundle.module
+        names = _linears(body, self.min_weights)
+        moments = collect(bundle, names, bundle.data.calibration(self.calibration))
+        factors = {}
+        for name in names:
+            layer: Any = body.get_submodule(name)
+            factors[name] = (*low_rank(layer.weight.detach(), moments[name]), moments[name].mean)
+        guide: Guide | None = None
+        ranks: dict[str, int] = {}
+        tried: list[dict[str, Any]] = []
+        for share in LADDER:
+            candidate = self._ranks(body, {name: f[2] for name, f in factors.items()}, share)
+            if not candidate or candidate == ranks:
+                continue
+            guide = guide or Guide(bundle, self.examples)
+            drop = guide.drop(replace(bundle, body=_split(copy.deepcopy(body), candidate, factors)))
+            tried.append({"variance_share": share, "accuracy_drop": drop, "ranks": candidate})
+            if drop > self.max_drop:
+                break
+            ranks = candidate
+        if not ranks:
+            return PassResult(body, False, {"tried": tried})
+        return PassResult(_split(body, ranks, factors), True, {"ranks": ranks, "tried": tried}, {"ranks": ranks})
+
+    def _ranks(self, body: Any, errors: Mapping[str, Any], share: float) -> dict[str, int]:
+        """The rank of every layer that is worth splitting when `share` of its output variance may go."""
+        ranks = {}
+        for name, error in errors.items():
+            outputs, inputs = body.get_submodule(name).weight.shape
+            needed = int((error > share).sum())
+            rank = -(-max(needed, 1) // MULTIPLE) * MULTIPLE
+            if rank * (inputs + outputs) <= self.pays * inputs * outputs:
+                ranks[name] = rank
+        return ranks
+
+    def rebuild(self, body: Any, structure: Mapping[str, Any]) -> Any:
+        """Split the same layers at the same ranks; the weights come afterwards."""
+        from edgetk.models.layers.quantized import LowRank
+
+        for name, rank in structure["ranks"].items():
+            layer = body.get_submodule(name)
+            body.set_submodule(name, LowRank(layer.in_features, rank, layer.out_features, layer.bias is not None))
+        return body
+
+
+def _linears(body: Any, smallest: int) -> list[str]:
+    from torch import nn
+
+    return [name for name, m in body.named_modules() if type(m) is nn.Linear and m.weight.numel() >= smallest]
+
+
+def _split(body: Any, ranks: Mapping[str, int], factors: Mapping[str, Any]) -> Any:
+    """`body` with the layers of `ranks` as pairs; the mean of what is lost goes into the bias, where there is one."""
+    import torch
+
+    from edgetk.models.layers.quantized import LowRank
+
+    with torch.no_grad():
+        for name, rank in ranks.items():
+            layer = body.get_submodule(name)
+            u, v, _, mean = factors[name]
+            pair = LowRank(layer.in_features, rank, layer.out_features, layer.bias is not None)
+            pair.down.weight.copy_(v[:rank])
+            pair.up.weight.copy_(u[:, :rank])
+            if layer.bias is not None:
+                lost = (layer.weight.double() - u[:, :rank] @ v[:rank]) @ mean
+                pair.up.bias.copy_(layer.bias.double() + lost)
+            body.set_submodule(name, pair)
+    return body
+
+
+PASS = Factorize
