@@ -30,7 +30,7 @@ from edgetk.core.signature import Signature, StateSpec, TensorSpec
 from edgetk.models.layers.frame_conv import TAPS, FrameConv
 from edgetk.models.layers.groups import Group, MemoryGroup, Slice, norm_entries, rows
 from edgetk.models.layers.lmu import LegendreMemory
-from edgetk.models.layers.norm import BatchNorm, Sign, scaled, shifted
+from edgetk.models.layers.norm import BatchNorm, Sign, flipped, response, scaled, shifted
 
 LOOKAHEAD = 5
 PERIOD_S = 0.010
@@ -227,11 +227,11 @@ class LMUFormer(nn.Module):
                 sign = torch.where(scale < 0, -1.0, 1.0)
                 last = reader is self.embed.position  # its input is the residual stream too, which keeps sign and shift
                 conv.taps = scaled(conv.taps, scale.abs())
-                moved = reader.taps.weight.detach() @ shift.repeat(TAPS)
+                moved = response(reader.taps, shift.repeat(TAPS))
                 reader.taps = shifted(reader.taps, moved + shift if last else moved)
                 reader.pad = reader.pad - shift
                 if not last:
-                    reader.taps.weight.data.mul_(sign.repeat(TAPS))
+                    reader.taps = flipped(reader.taps, sign.repeat(TAPS))
                     reader.pad = reader.pad * sign
                 self.embed.norms[i] = Sign(sign) if last and bool((sign < 0).any()) else nn.Identity()
         for parent, name, norm_name in (

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from edgetk.core.bundle import Bundle
 from edgetk.core.contracts import PassResult
-from edgetk.core.errors import PreconditionError, RecipeError
+from edgetk.core.errors import PreconditionError, RecipeError, closest
 
 #: shares of a layer's output variance that factorization may cost, tried in this order until accuracy suffers
 LADDER = (0.001, 0.003, 0.01, 0.02, 0.04)
@@ -23,11 +23,14 @@ class Factorize:
     Source: Eckart & Young 1936, weighted by the covariance of the layer's input.
 
     A layer is split at the lowest rank whose loss of output variance is allowed, if the pair then costs at most `pays` of the
-    layer. The allowance grows until accuracy on validation falls by more than `max_drop`.
+    layer. The allowance grows until accuracy on validation falls by more than `max_drop`. `ranks` fixes layers and ranks
+    instead of searching (fine-tuning follows then).
     """
 
     #: accuracy on validation that the search may give up, in [0, 1]
     max_drop: float = 0.0025
+    #: fixed rank per layer, such as {"embed.position.taps": 64}; empty: search
+    ranks: Mapping[str, int] = field(default_factory=dict)
     #: a pair must have at most this share of the layer's weights, in (0, 1): two products have more overhead than one
     pays: float = 0.7
     #: layers with fewer weights stay as they are
@@ -57,6 +60,16 @@ class Factorize:
                 f"factorize: needs a linear layer of at least {self.min_weights} weights, got none in {bundle.name}; "
                 "lower min_weights or leave factorize out"
             )
+        layers = dict(bundle.module.named_modules())
+        for name, rank in self.ranks.items():
+            weight = getattr(layers.get(name), "weight", None)
+            if weight is None or weight.dim() != 2:
+                known = _linears(bundle.module, self.min_weights)
+                raise PreconditionError(f"factorize: ranks must name linear layers, got {name!r}; {closest(name, known)}")
+            if not 1 <= rank < min(weight.shape):
+                raise PreconditionError(
+                    f"factorize: the rank of {name} must be in [1, {min(weight.shape) - 1}], got {rank}; correct the recipe"
+                )
 
     def __call__(self, bundle: Bundle) -> PassResult:
         import copy
@@ -66,16 +79,16 @@ class Factorize:
 
         assert bundle.data is not None
         body = bundle.module
-        names = _linears(body, self.min_weights)
+        names = list(self.ranks) or _linears(body, self.min_weights)
         moments = collect(bundle, names, bundle.data.calibration(self.calibration))
         factors = {}
         for name in names:
             layer: Any = body.get_submodule(name)
             factors[name] = (*low_rank(layer.weight.detach(), moments[name]), moments[name].mean)
         guide: Guide | None = None
-        ranks: dict[str, int] = {}
+        ranks = dict(self.ranks)
         tried: list[dict[str, Any]] = []
-        for share in LADDER:
+        for share in () if self.ranks else LADDER:
             candidate = self._ranks(body, {name: f[2] for name, f in factors.items()}, share)
             if not candidate or candidate == ranks:
                 continue

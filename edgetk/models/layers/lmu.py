@@ -5,6 +5,8 @@ Source: Voelker, Kajić & Eliasmith, NeurIPS 2019, eq. 1-2 (A, B); zero-order ho
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
@@ -40,6 +42,13 @@ def impulse_response(a: Tensor, b: Tensor, length: int) -> Tensor:
     return torch.stack(columns, dim=1)
 
 
+@functools.lru_cache(maxsize=64)
+def _constants(order: int, theta: float, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A, B and H in float32; searches ask for the same orders again and again."""
+    a, b = discretise(*state_space(order, theta))
+    return a.float(), b.float(), impulse_response(a, b, length).float()
+
+
 class LegendreMemory(nn.Module):
     """m_t = A m_{t-1} + B u_t with m_{-1} = 0; A and B are fixed, not trained.
 
@@ -50,20 +59,14 @@ class LegendreMemory(nn.Module):
     def __init__(self, order: int, theta: float = 128.0, length: int = 128) -> None:
         super().__init__()
         self.order, self.theta, self.length = order, theta, length
-        a, b = discretise(*state_space(order, theta))
-        # Not in the state dict: order and theta say it all. A pass that reshapes the memory calls `set_system`.
-        self.register_buffer("A", a.float(), persistent=False)
-        self.register_buffer("B", b.float(), persistent=False)
-        self.register_buffer("H", impulse_response(a, b, length).float(), persistent=False)
+        a, b, h = _constants(order, theta, length)
+        # Not in the state dict: order and theta say it all.
+        self.register_buffer("A", a.clone(), persistent=False)
+        self.register_buffer("B", b.clone(), persistent=False)
+        self.register_buffer("H", h.clone(), persistent=False)
         self.A: Tensor
         self.B: Tensor
         self.H: Tensor
-
-    def set_scale(self, scale: Tensor) -> None:
-        """Carry m / scale instead of m (scale (order,), positive): the reader's columns must be multiplied by it."""
-        self.A = self.A / scale[:, None] * scale[None, :]
-        self.B = self.B / scale[:, None]
-        self.H = self.H / scale[:, None]
 
     def response(self, length: int) -> Tensor:
         """H (order, length)."""
@@ -76,7 +79,7 @@ class LegendreMemory(nn.Module):
         length = u.shape[1]
         with torch.autocast(u.device.type, enabled=False):
             wide = torch.nn.functional.pad(u.float(), (length - 1, 0))
-            windows = wide.unfold(1, length, 1)  # (B, T, T): row t holds u_{t-T+1} .. u_t
+            windows = wide.unfold(1, length, 1).contiguous()  # (B, T, T): row t holds u_{t-T+1} .. u_t
             return windows @ self.response(length).flip(1).T
 
     def step(self, u: Tensor, m: Tensor) -> Tensor:

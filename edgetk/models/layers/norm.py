@@ -50,18 +50,33 @@ class Sign(nn.Module):
         return x * self.sign
 
 
-def scaled(linear: nn.Linear, factor: Tensor) -> nn.Linear:
-    """A copy of `linear` whose outputs are multiplied by `factor` (out,)."""
-    made = copy.deepcopy(linear)
-    made.weight.data.mul_(factor[:, None])
-    if made.bias is not None:
-        made.bias.data.mul_(factor)
+def scaled(layer: nn.Linear, factor: Tensor) -> nn.Linear:
+    """A copy of a linear layer, or of a factorized one, whose outputs are multiplied by `factor` (out,)."""
+    made = copy.deepcopy(layer)
+    last = getattr(made, "up", made)
+    last.weight.data.mul_(factor[:, None])
+    if last.bias is not None:
+        last.bias.data.mul_(factor)
     return made
 
 
-def shifted(linear: nn.Linear, amount: Tensor) -> nn.Linear:
-    """A copy of `linear` with `amount` (out,) added to its bias, which it gets if it had none."""
-    made = copy.deepcopy(linear)
-    start = torch.zeros_like(amount) if made.bias is None else made.bias.detach()
-    made.bias = nn.Parameter(start + amount)
+def shifted(layer: nn.Linear, amount: Tensor) -> nn.Linear:
+    """A copy of a linear layer, or of a factorized one, with `amount` (out,) added to its bias (new if it had none)."""
+    made = copy.deepcopy(layer)
+    last = getattr(made, "up", made)
+    start = torch.zeros_like(amount) if last.bias is None else last.bias.detach()
+    last.bias = nn.Parameter(start + amount)
     return made
+
+
+def flipped(layer: nn.Linear, sign: Tensor) -> nn.Linear:
+    """A copy of a linear layer, or of a factorized one, that reads its inputs times `sign` (in,)."""
+    made = copy.deepcopy(layer)
+    getattr(made, "down", made).weight.data.mul_(sign)
+    return made
+
+
+def response(layer: nn.Linear, x: Tensor) -> Tensor:
+    """W x without the bias, for one input x (in,)."""
+    with torch.no_grad():
+        return layer(x) - layer(torch.zeros_like(x))  # type: ignore[no-any-return]
