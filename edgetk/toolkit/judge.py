@@ -116,6 +116,6 @@ def _seconds(row: FigureRow) -> float | None:
 
 
 def _points(share: float, sign: bool = False) -> str:
-    value = 100 * share
-    text = f"{value:+.2f}" if sign else f"{value:.2f}"
+    value = round(100 * share, 2) + 0.0  # makes 0.0 of -0.0
+    text = f"{value:+.2f}" if sign and value else f"{value:.2f}"
     return f"{text} points"
