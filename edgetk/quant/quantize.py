@@ -1,9 +1,8 @@
-"""Static 8-bit quantization: brevitas finds scales on calibration inputs, fixed integer layers take them over."""
+"""Static 8-bit quantization: scales found on calibration inputs, fixed integer layers take them over."""
 
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,14 +14,17 @@ from edgetk.core.errors import PreconditionError, RecipeError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from edgetk.quant._calibrate import Scales
+
 
 @dataclass(frozen=True)
 class Quantize:
     """Weights to int8 with a scale per output channel (symmetric, narrow range), inputs of those layers to 8 bits per tensor.
 
-    Source: Jacob et al. 2018, arXiv:1712.05877, with brevitas as the quantizer (maximum of the weights, percentile of the
-    activations). Scales are taken while whole inputs and long streams run, so that states stay within them. If accuracy on
-    validation falls by more than `max_drop`, the layers whose rounding changes the outputs most go back to float.
+    Source: Jacob et al. 2018, arXiv:1712.05877, with brevitas as the quantizer: maximum of the weights, 99.999th percentile of
+    all that a layer reads while whole inputs and long streams run, so that states stay within it. A layer whose rounding alone
+    changes the outputs by more than `max_change` stays float, and so do, worst first, as many as it takes to lose no more
+    than `max_drop` of the accuracy on validation.
     """
 
     #: integer type of activations: "uint8" (with zero point), "int8" (symmetric), or "auto" for what the target's stack wants
@@ -31,7 +33,9 @@ class Quantize:
     min_weights: int = 4096
     #: names or name endings of layers that stay float
     keep_float: tuple[str, ...] = ("head",)
-    #: accuracy on validation that may be given up before layers go back to float, in [0, 1]
+    #: share of the outputs' variance that rounding one layer may change before that layer stays float, in [0, 1]
+    max_change: float = 0.01
+    #: accuracy on validation that may be given up before more layers stay float, in [0, 1]
     max_drop: float = 0.005
     #: inputs that the scales are taken on
     calibration: int = 96
@@ -46,10 +50,13 @@ class Quantize:
     def __post_init__(self) -> None:
         if self.activation not in ("auto", "uint8", "int8"):
             raise RecipeError(f"quantize: activation must be auto, uint8 or int8, got {self.activation!r}; correct the recipe")
-        if not 0.0 <= self.max_drop <= 1.0 or self.calibration < 1 or self.stream_inputs < 1:
+        for name in ("max_change", "max_drop"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise RecipeError(f"quantize: {name} must be in [0, 1], got {getattr(self, name)}; correct the recipe")
+        if min(self.calibration, self.stream_inputs, self.examples) < 1:
             raise RecipeError(
-                "quantize: max_drop must be in [0, 1], calibration and stream_inputs at least 1, "
-                f"got {self.max_drop}, {self.calibration} and {self.stream_inputs}; correct the recipe"
+                "quantize: calibration, stream_inputs and examples must be at least 1, "
+                f"got {self.calibration}, {self.stream_inputs} and {self.examples}; correct the recipe"
             )
 
     def check(self, bundle: Bundle) -> None:
@@ -66,12 +73,13 @@ class Quantize:
 
     def __call__(self, bundle: Bundle) -> PassResult:
         from edgetk.core import registry
+        from edgetk.quant._calibrate import calibrate
 
         assert bundle.data is not None
         kind = self._activation(bundle)
         inputs = bundle.data.calibration(self.calibration)
         layers = self._layers(bundle.module)
-        scales = _calibrate(bundle, layers, inputs, kind, self.stream_inputs)
+        scales = calibrate(bundle, layers, inputs, kind, self.stream_inputs)
         split = _part(bundle.data.split("validation"), self.examples)
         task = registry.load("task", bundle.task)
 
@@ -80,25 +88,28 @@ class Quantize:
             return result
 
         before = correct(bundle.module)
-        chosen = list(layers)
-        floating: list[str] = []
-        ranking: list[str] | None = None
-        while True:
+        change = _change(bundle, layers, scales, kind, inputs)
+        worst = sorted(layers, key=lambda name: -change[name])
+        floating = [name for name in worst if change[name] > self.max_change]
+        drop = 0.0
+        while chosen := [name for name in layers if name not in floating]:
             body = _quantized(bundle.module, chosen, scales, kind)
             drop = (before - correct(body)) / len(split.labels)
-            if drop <= self.max_drop or len(chosen) == 1:
+            if drop <= self.max_drop:
                 break
-            ranking = ranking or _sensitivity(bundle, layers, scales, kind, inputs)
-            floating.append(ranking[len(floating)])
-            chosen.remove(floating[-1])
+            floating.append(worst[len(floating)])
+        shares = {name: round(share, 6) for name, share in change.items()}
+        if not chosen:
+            return PassResult(bundle.body, False, {"kept_float": floating, "output_change": shares, "accuracy_drop": drop})
         notes = {
             "activation": kind,
             "layers": len(chosen),
             "kept_float": floating + [n for n in _candidates(bundle.module) if n not in layers],
+            "output_change": shares,
             "accuracy_drop": drop,
             "examples": len(split.labels),
             "calibration_inputs": len(inputs),
-            "streamed_steps": self.stream_inputs * _steps(bundle) if bundle.signature.is_streaming else 0,
+            "streamed_steps": self.stream_inputs * _steps(bundle),
         }
         return PassResult(body, True, notes, {"activation": kind, "layers": chosen})
 
@@ -122,90 +133,24 @@ class Quantize:
 
 
 def _candidates(body: nn.Module) -> dict[str, int]:
-    """Plain linear and convolution layers, with their number of weights."""
+    """Plain linear and zero-padded convolution layers inside `body`, with their number of weights."""
     from torch import nn
 
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d)
-    return {name: m.weight.numel() for name, m in body.named_modules() if type(m) in kinds}
-
-
-class _quiet(warnings.catch_warnings):  # noqa: N801
-    """brevitas warns about its own deprecations when it is imported."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.simplefilter("ignore")
-
-
-def _calibrate(bundle: Bundle, names: Iterable[str], inputs: Tensor, kind: str, stream_inputs: int) -> dict[str, Any]:
-    """For each layer brevitas's (codes, weight scales, input scale, input zero point)."""
-    import torch
-    from torch import nn
-
-    with _quiet():
-        import brevitas.nn as qnn
-        from brevitas.graph.calibrate import calibration_mode
-        from brevitas.quant import Int8ActPerTensorFloat, Int8WeightPerChannelFloat, ShiftedUint8ActPerTensorFloat
-
-    options: dict[str, Any] = {
-        "weight_quant": Int8WeightPerChannelFloat,
-        "input_quant": ShiftedUint8ActPerTensorFloat if kind == "uint8" else Int8ActPerTensorFloat,
+    return {
+        name: m.weight.numel()
+        for name, m in body.named_modules()
+        if name and type(m) in kinds and getattr(m, "padding_mode", "zeros") == "zeros"
     }
-    body = copy.deepcopy(bundle.module)
-    for name in names:
-        layer: Any = body.get_submodule(name)
-        if type(layer) is nn.Linear:
-            twin = qnn.QuantLinear(layer.in_features, layer.out_features, bias=layer.bias is not None, **options)
-        else:
-            conv = qnn.QuantConv1d if type(layer) is nn.Conv1d else qnn.QuantConv2d
-            twin = conv(
-                layer.in_channels, layer.out_channels, layer.kernel_size, stride=layer.stride, padding=layer.padding,
-                dilation=layer.dilation, groups=layer.groups, bias=layer.bias is not None, **options,
-            )  # fmt: skip
-        twin.load_state_dict(layer.state_dict(), strict=False)
-        body.set_submodule(name, twin.eval())
-    made = replace(bundle, body=body)
-    with torch.no_grad(), calibration_mode(body):
-        predict = made.predict()
-        for part in torch.split(inputs, 32):
-            predict(part)
-        if made.signature.is_streaming and made.clip is not None:
-            _stream(made, inputs, stream_inputs)
-    found: dict[str, Any] = {}
-    with torch.no_grad():
-        for name in names:
-            twin = body.get_submodule(name)
-            weight = twin.quant_weight()  # type: ignore[operator]
-            quantizer: Any = twin.input_quant
-            scale, zero = float(quantizer.scale()), round(float(quantizer.zero_point()))
-            found[name] = (weight.int().to(torch.int8), weight.scale.flatten(), scale, zero)
-    return found
-
-
-def _stream(bundle: Bundle, inputs: Tensor, count: int, streams: int = 8) -> None:
-    """Run the step form over streams of `count` whole inputs each, end to end, from the initial state."""
-    import torch
-
-    streams = max(1, min(streams, len(inputs) // count))
-    frames = inputs[: streams * count].reshape(streams, -1, *inputs.shape[2:])
-    state = tuple(_initial(s, streams) for s in bundle.signature.state)
-    outputs = len(bundle.signature.outputs)
-    with torch.no_grad():
-        for t in range(frames.shape[1]):
-            state = bundle.module(frames[:, t : t + 1], *state)[outputs:]
-
-
-def _initial(state: Any, streams: int) -> Tensor:
-    import torch
-
-    shape = state.spec.concrete()[1:]
-    first = torch.tensor(state.init).reshape(1, *shape) if state.init else torch.zeros(1, *shape)
-    return first.expand(streams, *shape).clone()
 
 
 def _steps(bundle: Bundle) -> int:
-    clip = bundle.clip
-    return int(clip.inputs[0].concrete()[1]) if clip is not None else 0
+    """Steps of a whole input where it is streamed."""
+    from edgetk.quant._calibrate import time_axis
+
+    if bundle.clip is None or not bundle.signature.is_streaming:
+        return 0
+    return int(bundle.clip.inputs[0].concrete()[time_axis(bundle)])
 
 
 def _empty(layer: Any, kind: str) -> nn.Module:
@@ -218,34 +163,35 @@ def _empty(layer: Any, kind: str) -> nn.Module:
     return QuantConv(layer, kind)  # type: ignore[arg-type]
 
 
-def _quantized(original: nn.Module, names: Iterable[str], scales: Mapping[str, Any], kind: str) -> nn.Module:
+def _quantized(original: nn.Module, names: Iterable[str], scales: Mapping[str, Scales], kind: str) -> nn.Module:
     body = copy.deepcopy(original)
     for name in names:
         layer: Any = body.get_submodule(name)
         made: Any = _empty(layer, kind)
-        codes, weight_scale, scale, zero = scales[name]
-        made.weight.copy_(codes)
-        made.scale.copy_(weight_scale)
+        found = scales[name]
+        made.weight.copy_(found.codes)
+        made.scale.copy_(found.weight_scale)
         if layer.bias is not None:
             made.bias.copy_(layer.bias.detach())
-        made.input.scale.fill_(scale)
-        made.input.zero_point.fill_(zero)
+        made.input.scale.fill_(found.scale)
+        made.input.zero_point.fill_(found.zero_point)
         body.set_submodule(name, made)
     return body
 
 
-def _sensitivity(bundle: Bundle, names: list[str], scales: Mapping[str, Any], kind: str, inputs: Tensor) -> list[str]:
-    """Layers by how much rounding each one alone changes the outputs, the worst first."""
+def _change(bundle: Bundle, names: list[str], scales: Mapping[str, Scales], kind: str, inputs: Tensor) -> dict[str, float]:
+    """For each layer the share of the outputs' variance that rounding it alone changes."""
     import torch
 
     part = inputs[:32]
     with torch.inference_mode():
         before = bundle.predict()(part)
+        scale = (before - before.mean(0)).square().mean().clamp_min(1e-30)
         change = {}
         for name in names:
             alone = replace(bundle, body=_quantized(bundle.module, [name], scales, kind))
-            change[name] = float((alone.predict()(part) - before).square().mean())
-    return sorted(names, key=lambda name: -change[name])
+            change[name] = float((alone.predict()(part) - before).square().mean() / scale)
+    return change
 
 
 def _part(split: Split, n: int) -> Split:

@@ -63,12 +63,17 @@ def files(text: str) -> dict[str, str]:
 
 
 def zoo() -> dict[str, tuple[str, str]]:
-    """Every zoo name -> (family, variant). Loads the model plug-ins; broken ones are left out."""
+    """Every zoo name -> (family, variant). Loads the model plug-ins; broken ones are left out.
+
+    A variant that only weights ship for is one that passes made, such as lmuformer-compact: it cannot be trained from scratch.
+    """
     found = {}
     for family, entry in registry.entries("model").items():
         if entry.problem() is None:
             for variant in getattr(registry.load_module("model", family), "VARIANTS", {"base": None}):
                 found[family if variant == "base" else f"{family}-{variant}"] = (family, variant)
+            for file in WEIGHTS.glob(f"{family}-*.safetensors"):
+                found.setdefault(file.stem, (family, file.stem.removeprefix(f"{family}-")))
     return found
 
 
@@ -82,13 +87,13 @@ def _open_zoo(name: str, labels: Sequence[str] | None, trained: bool) -> Bundle:
     build = registry.load("model", family)
     variants = getattr(registry.load_module("model", family), "VARIANTS", {"base": None})
     variant = name.removeprefix(family).removeprefix("-") or "base"
-    if variant not in variants:
-        siblings = {family if v == "base" else f"{family}-{v}" for v in variants}
-        raise UnknownName(f"model {name!r}: {family} has no variant {variant!r}; {closest(name, siblings)}")
     weights = WEIGHTS / f"{name}.safetensors"
     if trained and weights.is_file():
         shipped = load_model(weights)
         return replace(shipped, source={**shipped.source, "weights": weights.name})
+    if variant not in variants:
+        siblings = {family if v == "base" else f"{family}-{v}" for v in variants}
+        raise UnknownName(f"model {name!r}: {family} has no variant {variant!r}; {closest(name, siblings)}")
     bundle: Bundle = build(variant, classes=len(labels)) if labels else build(variant)
     return replace(bundle, labels=tuple(labels or ()), source={**bundle.source, "weights": "untrained"})
 

@@ -81,6 +81,11 @@ def _cut(body: nn.Module, piece: Slice, kept: Tensor) -> None:
         setattr(parent, name, new)
 
 
+#: ridge of a memory's refit, as a share of the mean diagonal: Legendre coefficients are nearly dependent, and weights that
+#: cancel each other would not survive rounding
+RIDGE = 1e-5
+
+
 @dataclass(frozen=True)
 class MemoryGroup:
     """A `LegendreMemory` and the linear layer that reads [m; x]; its order can be lowered and the reader refitted.
@@ -142,7 +147,7 @@ class MemoryGroup:
         )
         features = torch.block_diag(other.response(length).double(), passing)  # type: ignore[no-untyped-call]
         products = features @ second @ features.T
-        products += 1e-7 * products.diagonal().mean() * torch.eye(len(products), dtype=torch.float64)
+        products += RIDGE * products.diagonal().mean() * torch.eye(len(products), dtype=torch.float64)
         solved = torch.linalg.solve(products, features @ second @ target.T).T
         mean = second[-1]
         gap = target - solved @ features

@@ -1,0 +1,133 @@
+"""Scales for integer layers: the range of what each one reads over whole inputs and streams, made codes by brevitas."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from edgetk.core.bundle import Bundle
+
+#: share of the values read that may lie beyond each end of the range: a few outliers would make every step coarser
+OUTLIERS = 1e-5
+#: most extreme values kept at each end while they are counted; exact up to KEPT / OUTLIERS values, wider above
+KEPT = 512
+
+
+class Scales(NamedTuple):
+    """What an integer layer needs: int8 codes shaped as the weights, a scale per output, scale and zero point of its input."""
+
+    codes: Tensor
+    weight_scale: Tensor
+    scale: float
+    zero_point: int
+
+
+class Range:
+    """The values that all but `OUTLIERS` of everything added lie between, and zero, which must have a code of its own."""
+
+    def __init__(self) -> None:
+        self._low, self._high, self._count = torch.empty(0), torch.empty(0), 0
+
+    def add(self, x: Tensor) -> None:
+        """Values of any shape."""
+        flat = x.detach().flatten().float()
+        size = min(KEPT, len(flat))
+        self._low = torch.cat([self._low, flat.topk(size, largest=False).values]).sort().values[:KEPT]
+        self._high = torch.cat([self._high, flat.topk(size).values]).sort(descending=True).values[:KEPT]
+        self._count += len(flat)
+
+    def ends(self) -> tuple[float, float]:
+        """Low <= 0 and high >= 0."""
+        skipped = min(math.floor(OUTLIERS * self._count), KEPT - 1)
+        return min(float(self._low[skipped]), 0.0), max(float(self._high[skipped]), 0.0)
+
+
+def calibrate(bundle: Bundle, names: Iterable[str], inputs: Tensor, kind: str, stream_inputs: int) -> Mapping[str, Scales]:
+    """The scales of the layers `names`, with activations of type `kind` ("uint8" or "int8").
+
+    `inputs` (n, …) run through the whole-input form, then end to end, `stream_inputs` after one another, through the stream:
+    states may grow larger there. Every value counts the same, however many calls it came in.
+    """
+    ranges = {name: Range() for name in names}
+    with _watched(bundle.module, ranges), torch.no_grad():
+        predict = bundle.predict()
+        for part in torch.split(inputs, 32):
+            predict(part)
+        if bundle.signature.is_streaming and bundle.clip is not None:
+            _stream(bundle, inputs, stream_inputs)
+    return {name: _scales(bundle.module.get_submodule(name), *found.ends(), kind) for name, found in ranges.items()}
+
+
+@contextmanager
+def _watched(body: nn.Module, ranges: Mapping[str, Range]) -> Iterator[None]:
+    handles = []
+    for name, found in ranges.items():
+
+        def hook(module: nn.Module, args: Any, found: Range = found) -> None:
+            found.add(args[0])
+
+        handles.append(body.get_submodule(name).register_forward_pre_hook(hook))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _scales(layer: Any, low: float, high: float, kind: str) -> Scales:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # brevitas warns about its own deprecations when it is imported
+        import brevitas.nn as qnn
+        from brevitas.graph.calibrate import calibration_mode
+        from brevitas.quant import Int8ActPerTensorFloat, Int8WeightPerChannelFloat, ShiftedUint8ActPerTensorFloat
+
+    options: dict[str, Any] = {
+        "weight_quant": Int8WeightPerChannelFloat,
+        "input_quant": ShiftedUint8ActPerTensorFloat if kind == "uint8" else Int8ActPerTensorFloat,
+        "bias": False,
+    }
+    if type(layer) is nn.Linear:
+        twin = qnn.QuantLinear(layer.in_features, layer.out_features, **options)
+    else:
+        conv = qnn.QuantConv1d if type(layer) is nn.Conv1d else qnn.QuantConv2d
+        twin = conv(layer.in_channels, layer.out_channels, layer.kernel_size, groups=layer.groups, **options)
+    twin.load_state_dict({"weight": layer.weight.detach()}, strict=False)
+    twin.eval()
+    with torch.no_grad():
+        with calibration_mode(twin):
+            twin.input_quant(torch.tensor([low, high]))
+        weight = twin.quant_weight()
+        scale, zero_point = float(twin.input_quant.scale()), round(float(twin.input_quant.zero_point()))
+    return Scales(weight.int().to(torch.int8), weight.scale.flatten().detach(), scale, zero_point)
+
+
+def _stream(bundle: Bundle, inputs: Tensor, count: int, streams: int = 8) -> None:
+    """Run the step form over streams of `count` whole inputs each, end to end, from the initial state."""
+    assert bundle.clip is not None
+    axis, step = time_axis(bundle), bundle.signature.inputs[0]
+    streams = max(1, min(streams, len(inputs) // count))
+    used = inputs[: streams * count]
+    frames = used.movedim(axis, 1).reshape(streams, -1, *step.concrete()[1:])
+    state = tuple(_initial(s, streams) for s in bundle.signature.state)
+    outputs = len(bundle.signature.outputs)
+    for t in range(frames.shape[1]):
+        state = bundle.module(frames[:, t], *state)[outputs:]
+
+
+def time_axis(bundle: Bundle) -> int:
+    """Which axis of the whole input is cut into steps: the one its signature calls T, else the first after the batch."""
+    assert bundle.clip is not None
+    axes = bundle.clip.inputs[0].axes.split()
+    return axes.index("T") if "T" in axes else 1
+
+
+def _initial(state: Any, streams: int) -> Tensor:
+    shape = state.spec.concrete()[1:]
+    first = torch.tensor(state.init).reshape(1, *shape) if state.init else torch.zeros(1, *shape)
+    return first.expand(streams, *shape).clone()
