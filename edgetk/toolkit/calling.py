@@ -157,9 +157,12 @@ def difference(before: Bundle, after: Bundle, inputs: torch.Tensor | None = None
 
 
 def check_features(bundle: Bundle, features: torch.Tensor, who: str) -> None:
-    """The data of a task must have the shape that the model takes. Raises InputError."""
-    spec = (bundle.clip or bundle.signature).inputs[0]
-    wanted, got = spec.shape[1:], tuple(features.shape[1:])
+    """The data of a task must have the shape that the model takes, frame by frame where it takes frames. Raises InputError."""
+    signature = bundle.clip or bundle.signature
+    spec, got = signature.inputs[0], tuple(features.shape[1:])
+    wanted = spec.shape[1:]
+    if signature.is_streaming and _size(spec.concrete(**symbols(signature, 1))) == _size(got[1:]):
+        return
     if len(wanted) != len(got) or any(isinstance(w, int) and w != g for w, g in zip(wanted, got, strict=True)):
         raise InputError(
             f"{who}: inputs must have the shape of the task's features (N, {', '.join(map(str, got))}), "

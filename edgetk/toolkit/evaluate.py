@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from edgetk.core import registry
 from edgetk.core.bundle import Bundle
 from edgetk.core.contracts import Data
-from edgetk.core.errors import InputError
+from edgetk.core.errors import InputError, PostconditionError
 from edgetk.core.figures import Score
 from edgetk.core.signature import Signature
 from edgetk.toolkit.calling import start, symbols
@@ -113,3 +113,18 @@ def evaluate(predict: Predict, task: str, data: Data, split: str, official_only:
     if not score.n:
         raise InputError(f"evaluate: the {split} split of {data.origin} must hold examples, got none; choose other data")
     return score
+
+
+def ranked(scores: torch.Tensor, labels: Sequence[str], who: str) -> list[tuple[str, float]]:
+    """Labels (or class numbers, where there are none) with the scores (1, K) of one example, best first.
+
+    Raises PostconditionError unless the scores are one row of finite numbers, one per label.
+    """
+    finite = bool(scores.isfinite().all())
+    if scores.ndim != 2 or len(scores) != 1 or len(labels) not in (0, scores.shape[1]) or not finite:
+        raise PostconditionError(
+            f"{who}: must give one finite score per class of one example (1, {len(labels) or 'classes'}), "
+            f"got {tuple(scores.shape)}{'' if finite else ' with NaN or infinity'}; correct the model's output"
+        )
+    names = labels or [f"class {i}" for i in range(scores.shape[1])]
+    return sorted(zip(names, scores[0].tolist(), strict=True), key=lambda pair: -pair[1])

@@ -1,4 +1,4 @@
-"""The pages on adding a model, a pass and a board, followed literally: their files, their commands, in a package of one's own."""
+"""The pages on adding a model, a pass and a board, followed literally: their files and commands, in a package of one's own."""
 
 from __future__ import annotations
 
