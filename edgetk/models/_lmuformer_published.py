@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from edgetk.core.errors import InputError
@@ -26,13 +27,15 @@ _PUBLISHED = (
     (r"block\.0\.mlp\.fc2_bn\.(.*)", r"channels.norm2.\1"),
     (r"head\.(.*)", r"head.\1"),
 )
+_ADVICE = "hand in the state dict of that network"
 _DERIVED = re.compile(r"block\.0\.attn\.lmu\.(A|B|H|fft_H)|.*\.num_batches_tracked")
 
 
 def from_published(state: Mapping[str, Tensor]) -> LMUFormer:
     """A network with weights in the authors' layout (`lmu_rnn_conv1d`, one block); shapes are read off the weights.
 
-    Raises InputError for a name that the layout does not have, or a missing one.
+    The memory's matrices, where `state` has them, must be those of theta = 128, which all published weights have.
+    Raises InputError for a name that the layout does not have, a missing one, a shape that does not fit, or another theta.
     """
     renamed: dict[str, Tensor] = {}
     for name, value in state.items():
@@ -45,7 +48,7 @@ def from_published(state: Mapping[str, Tensor]) -> LMUFormer:
                 renamed[re.sub(pattern, here, name)] = flat
                 break
         else:
-            raise InputError(f"lmuformer: weights must use the names of lmu_rnn_conv1d with one block, got {name!r}")
+            raise InputError(f"lmuformer: weights must use the names of lmu_rnn_conv1d with one block, got {name!r}; {_ADVICE}")
     try:
         widths = tuple(renamed[f"embed.convs.{i}.taps.weight"].shape[0] for i in range(4))
         hidden, both = renamed["mixer.hidden.weight"].shape
@@ -58,9 +61,24 @@ def from_published(state: Mapping[str, Tensor]) -> LMUFormer:
             ffn=renamed["channels.expand.weight"].shape[0],
         )
     except KeyError as error:
-        raise InputError(f"lmuformer: weights of lmu_rnn_conv1d must hold every layer, got none for {error}") from error
+        raise InputError(
+            f"lmuformer: weights of lmu_rnn_conv1d must hold every layer, got none for {error}; {_ADVICE}"
+        ) from error
     net = LMUFormer(config).eval()
-    missing, _ = net.load_state_dict(renamed, strict=False)
-    if lost := [n for n in missing if not n.endswith(("num_batches_tracked", ".pad"))]:
-        raise InputError(f"lmuformer: weights of lmu_rnn_conv1d must hold every layer, got none for {', '.join(lost)}")
+    wanted = {n: v for n, v in net.state_dict().items() if not n.endswith(("num_batches_tracked", ".pad"))}
+    if lost := sorted(wanted.keys() - renamed.keys()):
+        raise InputError(
+            f"lmuformer: weights of lmu_rnn_conv1d must hold every layer, got none for {', '.join(lost)}; {_ADVICE}"
+        )
+    if extra := sorted(renamed.keys() - wanted.keys()):
+        raise InputError(f"lmuformer: weights must be those of one block, got also {', '.join(extra)}; {_ADVICE}")
+    for name, value in renamed.items():
+        if value.shape != wanted[name].shape:
+            raise InputError(
+                f"lmuformer: {name} must have the shape {tuple(wanted[name].shape)}, got {tuple(value.shape)}; {_ADVICE}"
+            )
+    a = state.get("block.0.attn.lmu.A", net.mixer.memory.A)
+    if a.shape != net.mixer.memory.A.shape or not torch.allclose(a.float(), net.mixer.memory.A, atol=1e-4):
+        raise InputError(f"lmuformer: the memory must be that of theta={config.theta:g}, got another matrix A; {_ADVICE}")
+    net.load_state_dict(renamed, strict=False)
     return net

@@ -5,7 +5,6 @@ Source: optimal brain surgeon (Hassibi & Stork 1993, eq. 5) for blocks of column
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import torch
@@ -15,23 +14,27 @@ from edgetk.passes._statistics import Moments
 
 #: ridge on the second moments, as a share of their mean diagonal: keeps dead channels from making them singular
 RIDGE = 1e-4
+#: what stands for nothing in a denominator, or as a ridge where all inputs are dead
+TINY = 1e-30
 #: share of the channels left that goes at once; the block is removed jointly, so this costs little
 CHUNK = 1 / 24
 
 
 @dataclass(frozen=True)
 class Point:
-    """What is left after some eliminations, and the share of the layer's output variance that is lost."""
+    """What is left after some eliminations, what the last one took (cheapest first), and the share of the layer's output
+    variance that is lost."""
 
     keep: tuple[int, ...]
     error: float
+    gone: tuple[int, ...] = ()
 
 
 def regularised(moments: Moments) -> Tensor:
     """Second moments (K + 1, K + 1) with a ridge on the inputs, not on the constant."""
     second = moments.second.clone()
     width = len(second) - 1
-    second[range(width), range(width)] += RIDGE * second.diagonal()[:width].mean()
+    second[range(width), range(width)] += RIDGE * second.diagonal()[:width].mean().clamp_min(TINY)
     return second
 
 
@@ -49,7 +52,7 @@ def eliminate(weight: Tensor, moments: Moments, taps: int, smallest: int) -> lis
     channels = weight.shape[1] // taps
     inverse = torch.linalg.inv(regularised(moments))
     w = torch.cat([weight.double(), weight.new_zeros(len(weight), 1).double()], dim=1)
-    total = max(output_variance(weight, moments), 1e-30)
+    total = max(output_variance(weight, moments), TINY)
     alive = torch.arange(channels)
     lost, path = 0.0, [Point(tuple(range(channels)), 0.0)]
     while len(alive) > smallest:
@@ -58,15 +61,17 @@ def eliminate(weight: Tensor, moments: Moments, taps: int, smallest: int) -> lis
         parts = w[:, columns].permute(1, 0, 2)
         costs = (parts @ torch.linalg.inv(blocks) * parts).sum(dim=(1, 2))
         count = min(max(1, int(len(alive) * CHUNK)), len(alive) - smallest)
-        gone = columns[costs.argsort()[:count]].flatten()
+        chosen = costs.argsort()[:count]
+        gone = columns[chosen].flatten()
         middle = torch.linalg.inv(inverse[gone[:, None], gone[None, :]])
         pull = w[:, gone] @ middle
         lost += float((pull * w[:, gone]).sum())
         w = w - pull @ inverse[gone]
         inverse = inverse - inverse[:, gone] @ middle @ inverse[gone]
         w[:, gone] = 0.0
-        alive = alive[~torch.isin(alive, gone % channels)]
-        path.append(Point(tuple(alive.tolist()), lost / total))
+        taken = alive[chosen]
+        alive = alive[~torch.isin(alive, taken)]
+        path.append(Point(tuple(alive.tolist()), lost / total, tuple(taken.tolist())))
     return path
 
 
@@ -82,18 +87,19 @@ def refit(weight: Tensor, bias: Tensor | None, moments: Moments, columns: list[i
     return solved[:, :-1].to(weight.dtype), (bias.double() + solved[:, -1]).to(bias.dtype)
 
 
-def low_rank(weight: Tensor, moments: Moments) -> tuple[Tensor, Tensor, Tensor]:
+def low_rank(weight: Tensor, moments: Moments, bias: bool = True) -> tuple[Tensor, Tensor, Tensor]:
     """U (out, K'), V (K', K) with W ~ U[:, :r] V[:r] best for this input at every rank r, and the error of each r.
 
     Truncated SVD of W L with L L^T the input's covariance (Eckart & Young 1936 in the metric of the data); error[r] is the
-    share of output variance lost at rank r.
+    share of output variance lost at rank r. Without a `bias` that can take up the mean of what is lost, second moments about
+    zero stand for the covariance.
     """
-    covariance = moments.covariance
-    covariance = covariance + RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=covariance.dtype)
-    factor = torch.linalg.cholesky(covariance)
+    metric = moments.covariance if bias else moments.second[:-1, :-1]
+    metric = metric + RIDGE * metric.diagonal().mean().clamp_min(TINY) * torch.eye(len(metric), dtype=metric.dtype)
+    factor = torch.linalg.cholesky(metric)
     u, s, v = torch.linalg.svd(weight.double() @ factor, full_matrices=False)
     energy = s.square()
-    error = torch.cat([energy.flip(0).cumsum(0).flip(0), energy.new_zeros(1)]) / energy.sum().clamp_min(1e-30)
+    error = torch.cat([energy.flip(0).cumsum(0).flip(0), energy.new_zeros(1)]) / energy.sum().clamp_min(TINY)
     right = torch.linalg.solve_triangular(factor.T, v.T, upper=True).T
     root = s.sqrt()
     return u * root, root[:, None] * right, error
@@ -101,8 +107,6 @@ def low_rank(weight: Tensor, moments: Moments) -> tuple[Tensor, Tensor, Tensor]:
 
 def cheapest(path: list[Point], width: int) -> list[int]:
     """The `width` channels that elimination keeps longest, ascending."""
-    for wide, narrow in itertools.pairwise(path):
-        if len(narrow.keep) < width:
-            last = [c for c in wide.keep if c not in narrow.keep]
-            return sorted([*narrow.keep, *last[len(last) - (width - len(narrow.keep)) :]])
-    return sorted(path[-1].keep)
+    point = next(p for p in path if len(p.keep) < width or p is path[-1])
+    back = width - len(point.keep)
+    return sorted([*point.keep, *point.gone[len(point.gone) - back :]]) if back > 0 else sorted(point.keep)

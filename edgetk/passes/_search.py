@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -29,16 +30,19 @@ Damage = dict[str, dict[int, float]]
 
 
 class Search:
-    """What pruning one model on some calibration inputs needs: elimination orders, damage of widths, the cut itself."""
+    """What pruning one model on some calibration inputs needs: elimination orders, damage of widths, the cut itself.
 
-    def __init__(self, bundle: Bundle, inputs: Tensor) -> None:
+    `keep` are widths that may be asked for below the smallest that the search tries.
+    """
+
+    def __init__(self, bundle: Bundle, inputs: Tensor, keep: Mapping[str, int] = MappingProxyType({})) -> None:
         self.bundle, self.inputs = bundle, inputs
         self.groups, self.memories = declared(bundle.module)
         self.moments = collect(bundle, [g.reader for g in self.groups], inputs)
         self.paths = {}
         for group in self.groups:
             reader: Any = bundle.module.get_submodule(group.reader)
-            smallest = min(MULTIPLE, group.size)
+            smallest = min(MULTIPLE, group.size, keep.get(group.name, group.size))
             self.paths[group.name] = eliminate(reader.weight.detach(), self.moments[group.reader], group.taps, smallest)
         self.lags = {m.name: _lagged(bundle, m, inputs) for m in self.memories}
 

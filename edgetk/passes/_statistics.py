@@ -40,9 +40,9 @@ class Collector:
         self._rows = 0
 
     def add(self, rows: Tensor) -> None:
-        flat = rows.detach().reshape(-1, rows.shape[-1]).float()
+        flat = rows.detach().reshape(-1, rows.shape[-1]).double()  # or variances beside a large mean are lost in rounding
         wide = torch.cat([flat, flat.new_ones(len(flat), 1)], dim=1)
-        product = (wide.T @ wide).double()
+        product = wide.T @ wide
         self._sum = product if self._sum is None else self._sum + product
         self._rows += len(flat)
 

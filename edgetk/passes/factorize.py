@@ -49,27 +49,30 @@ class Factorize:
                 f"factorize: max_drop must be in [0, 1] and pays in (0, 1), got {self.max_drop} and {self.pays}; "
                 "correct the recipe"
             )
+        if self.calibration < 1 or self.examples < 1:
+            raise RecipeError(
+                f"factorize: calibration and examples must be at least 1, got {self.calibration} and {self.examples}; "
+                "correct the recipe"
+            )
 
     def check(self, bundle: Bundle) -> None:
         """There must be a linear layer that is large enough, and data."""
         from edgetk.passes._statistics import require_data
 
         require_data(bundle, "factorize")
-        if not _linears(bundle.module, self.min_weights):
+        if not self.ranks and not _linears(bundle.module, self.min_weights):
             raise PreconditionError(
                 f"factorize: needs a linear layer of at least {self.min_weights} weights, got none in {bundle.name}; "
                 "lower min_weights or leave factorize out"
             )
-        layers = dict(bundle.module.named_modules())
+        known = _linears(bundle.module, 0)
         for name, rank in self.ranks.items():
-            weight = getattr(layers.get(name), "weight", None)
-            if weight is None or weight.dim() != 2:
-                known = _linears(bundle.module, self.min_weights)
-                raise PreconditionError(f"factorize: ranks must name linear layers, got {name!r}; {closest(name, known)}")
-            if not 1 <= rank < min(weight.shape):
-                raise PreconditionError(
-                    f"factorize: the rank of {name} must be in [1, {min(weight.shape) - 1}], got {rank}; correct the recipe"
-                )
+            if name not in known:
+                raise PreconditionError(f"factorize: ranks must name plain linear layers, got {name!r}; {closest(name, known)}")
+            full: Any = bundle.module.get_submodule(name)
+            most = min(full.weight.shape) - 1
+            if not 1 <= rank <= most:
+                raise PreconditionError(f"factorize: the rank of {name} must be in [1, {most}], got {rank}; correct the recipe")
 
     def __call__(self, bundle: Bundle) -> PassResult:
         import copy
@@ -84,7 +87,7 @@ class Factorize:
         factors = {}
         for name in names:
             layer: Any = body.get_submodule(name)
-            factors[name] = (*low_rank(layer.weight.detach(), moments[name]), moments[name].mean)
+            factors[name] = (*low_rank(layer.weight.detach(), moments[name], layer.bias is not None), moments[name].mean)
         guide: Guide | None = None
         ranks = dict(self.ranks)
         tried: list[dict[str, Any]] = []

@@ -57,6 +57,10 @@ class Finetune:
             raise PreconditionError(
                 f"finetune: needs training data, got none for {bundle.name}; give the data set with --data or leave it out"
             )
+        if self.distill > 0 and bundle.original is None:
+            raise PreconditionError(
+                f"finetune: distill={self.distill} needs the model before compression as teacher, got none; set distill to 0"
+            )
         known = bundle.data.augmentations
         if self.augment not in known:
             raise PreconditionError(

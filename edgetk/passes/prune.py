@@ -49,6 +49,7 @@ class Prune:
         """The module must declare its groups, their readers must still be linear layers, and there must be data."""
         from torch import nn
 
+        from edgetk.models.layers.norm import BatchNorm
         from edgetk.passes._search import declared
         from edgetk.passes._statistics import require_data
 
@@ -59,11 +60,12 @@ class Prune:
             )
         require_data(bundle, "prune")
         groups, memories = declared(bundle.module)
-        for reader in [g.reader for g in groups] + [m.reader for m in memories]:
-            layer = bundle.module.get_submodule(reader)
-            if type(layer) is not nn.Linear:
+        makers = [p.path.rpartition(".")[0] for g in groups for p in g.producers if p.path.endswith(".weight")]
+        for path in [*makers, *(g.reader for g in groups), *(m.reader for m in memories)]:
+            layer = bundle.module.get_submodule(path)
+            if type(layer) not in (nn.Linear, BatchNorm):
                 raise PreconditionError(
-                    f"prune: {reader} must be a plain linear layer, got {type(layer).__name__}; "
+                    f"prune: {path} must be a plain linear layer, got {type(layer).__name__}; "
                     "prune before factorize and quantize"
                 )
         sizes = {g.name: g.size for g in groups} | {m.name: m.order for m in memories}
@@ -80,7 +82,7 @@ class Prune:
         from edgetk.passes._statistics import Guide
 
         assert bundle.data is not None
-        search = Search(bundle, bundle.data.calibration(self.calibration))
+        search = Search(bundle, bundle.data.calibration(self.calibration), self.keep)
         tried: list[dict[str, Any]] = []
         plan = search.fixed(self.keep)
         if not self.keep:

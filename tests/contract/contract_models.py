@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -14,6 +16,7 @@ from edgetk.testing import tiny_bundle
 from edgetk.toolkit.calling import seeded
 
 FRAMES, FEATURES, CLASSES = 16, 8, 3
+Batches = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 class Words:
@@ -21,6 +24,7 @@ class Words:
 
     labels = ("one", "two", "three")
     origin = "made up"
+    augmentations: Mapping[str, Any] = {"none": None}
 
     def split(self, name: str) -> Split:
         sizes = {"train": 48, "validation": 24, "test": 24}
@@ -37,6 +41,14 @@ class Words:
         features = self.split("train").features
         return features.repeat(-(-n // len(features)), 1, 1)[:n]
 
+    def batches(self, device: torch.device | str, augmentation: Any = None) -> tuple[Batches, int]:
+        train = self.split("train")
+
+        def draw(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return train.features[rows], torch.nn.functional.one_hot(train.labels[rows], CLASSES).float()
+
+        return draw, len(train.labels)
+
 
 def lmuformer() -> Bundle:
     """A narrow LMUFormer whose norms have seen data."""
@@ -50,7 +62,7 @@ def lmuformer() -> Bundle:
                 value.normal_(0, 0.1)
             elif name.endswith("running_var"):
                 value.uniform_(0.5, 2.0)
-    return replace(bundle, data=Words(), labels=Words.labels)
+    return replace(bundle, data=Words(), labels=Words.labels, original=bundle.body)
 
 
 def graph() -> Bundle:

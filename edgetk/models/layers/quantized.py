@@ -5,7 +5,7 @@ In memory they compute what the exported Q/DQ graph computes (`qdq`), so trainin
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -73,7 +73,8 @@ class QuantConv(nn.Module):
     def __init__(self, conv: nn.Conv1d | nn.Conv2d, dtype: qdq.IntegerType) -> None:
         super().__init__()
         self.rank = conv.weight.dim() - 2
-        self.stride, self.padding = tuple(conv.stride), cast("tuple[int, ...]", tuple(conv.padding))
+        self.stride = tuple(conv.stride)
+        self.padding = conv.padding if isinstance(conv.padding, str) else tuple(conv.padding)
         self.dilation, self.groups = tuple(conv.dilation), conv.groups
         self.input = InputQuantizer(dtype=dtype)
         self.register_buffer("weight", torch.zeros(conv.weight.shape, dtype=torch.int8))
@@ -85,7 +86,7 @@ class QuantConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = qdq.dequantize_weight(self.weight, self.scale)
-        options = (self.bias, self.stride, self.padding, self.dilation, self.groups)
+        options: Any = (self.bias, self.stride, self.padding, self.dilation, self.groups)
         if self.rank == 1:
             return F.conv1d(self.input(x), weight, *options)
         return F.conv2d(self.input(x), weight, *options)
@@ -107,6 +108,14 @@ class LowRank(nn.Module):
     @property
     def bias(self) -> Tensor | None:
         return cast("Tensor | None", self.up.bias)
+
+    @property
+    def in_features(self) -> int:
+        return self.down.in_features
+
+    @property
+    def out_features(self) -> int:
+        return self.up.out_features
 
     def product(self, rounded: Tensor) -> Tensor:
         """On inputs that the input's quantizer has rounded."""
