@@ -132,7 +132,7 @@ def test_every_kind_of_model_answers_to_one_recording_alike(edgetk, rising, tiny
         assert (found["task"], found["file"]) == ("tiny", str(rising))
         answers[found["model"].rpartition(".")[0], found["form"]] = found["scores"]
     first, *others = answers.values()
-    assert [row["label"] for row in first][0] == "rising"
+    assert first[0]["label"] == "rising"
     for other in others:
         assert [row["label"] for row in other] == [row["label"] for row in first]
         assert [row["score"] for row in other] == pytest.approx([row["score"] for row in first], abs=1e-4)

@@ -30,7 +30,7 @@ def read_clip(path: Path) -> NDArray[np.float32]:
     import soundfile
 
     if not path.is_file():
-        raise InputError(f"{path}: must be a sound file, got no such file; check the path")
+        raise InputError(f"{path}: must be a sound file, got {'a folder' if path.is_dir() else 'no such file'}; check the path")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: must be a sound file, got an empty file; record it again")
     try:
