@@ -49,7 +49,8 @@ class StateSpec:
         return f"{self.spec.name}_out"
 
     def to_json(self) -> dict[str, Any]:
-        return {**self.spec.to_json(), "output": self.output, "init": list(self.init)}
+        # nine digits name a float32 exactly; more only swell the metadata
+        return {**self.spec.to_json(), "output": self.output, "init": [float(f"{v:.9g}") for v in self.init]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> StateSpec:

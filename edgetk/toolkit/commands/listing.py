@@ -67,17 +67,20 @@ def _rows(kind: str, check: bool) -> list[dict[str, Any]]:
 
 def _variants(entry: registry.Entry, row: dict[str, Any]) -> list[dict[str, Any]]:
     """The other sizes of a model family; says of each whether trained weights come with edgetk."""
-    from edgetk.toolkit.source import WEIGHTS
+    from edgetk.toolkit.source import WEIGHTS, zoo
 
+    sizes = getattr(registry.load_module("model", entry.name), "VARIANTS", ())
     rows = []
-    for variant in getattr(registry.load_module("model", entry.name), "VARIANTS", ()):
-        name = entry.name if variant == "base" else f"{entry.name}-{variant}"
+    for name, (family, variant) in zoo().items():
+        if family != entry.name:
+            continue
         trained = (WEIGHTS / f"{name}.safetensors").is_file()
         text = "trained weights included" if trained else "untrained"
-        if variant == "base":
+        if name == entry.name:
             row |= {"description": f"{row['description']} [{text}]", "trained": trained}
-        else:
-            rows.append({**row, "name": name, "description": f"{variant} variant of {entry.name} [{text}]", "trained": trained})
+            continue
+        what = f"{variant} variant of {family}" if variant in sizes else f"{family}, compressed and fine-tuned"
+        rows.append({**row, "name": name, "description": f"{what} [{text}]", "trained": trained})
     return rows
 
 
