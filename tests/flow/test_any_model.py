@@ -34,11 +34,10 @@ def report(folder: Path) -> tuple[Path, dict]:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "users_net.py").write_text(NET)
-    (tmp_path / "fold.toml").write_text(FOLD)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def here(here: Path) -> Path:
+    (here / "users_net.py").write_text(NET)
+    (here / "fold.toml").write_text(FOLD)
+    return here
 
 
 def test_a_users_module_and_then_the_graph_it_became(edgetk, here):
