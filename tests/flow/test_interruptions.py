@@ -1,4 +1,4 @@
-"""What the machine does to a run: no place to write, a package that is missing, Ctrl-C, a full disk; it goes on with --resume."""
+"""What the machine does to a run: no place to write, a missing package, Ctrl-C, a full disk; it goes on with --resume."""
 
 from __future__ import annotations
 
