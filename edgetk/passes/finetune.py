@@ -57,6 +57,9 @@ class Finetune:
             raise PreconditionError(
                 f"finetune: needs training data, got none for {bundle.name}; give the data set with --data or leave it out"
             )
+        require = getattr(bundle.data, "require_training", None)  # what only some data sets can say without reading everything
+        if require is not None:
+            require()
         if self.distill > 0 and bundle.original is None:
             raise PreconditionError(
                 f"finetune: distill={self.distill} needs the model before compression as teacher, got none; set distill to 0"

@@ -66,6 +66,13 @@ def test_a_users_module_that_passes_cannot_work_on(edgetk, here):
     assert not (here / "runs").exists()
 
 
+def test_finetuning_on_the_sample_says_at_once_that_it_has_no_training_split(edgetk, here):
+    done = edgetk("compress", "--model", "lmuformer-xs", "--finetune", *BOARD, "-o", "runs")
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1].startswith("speech-commands: training needs a train split, got only validation")
+    assert not (here / "runs").exists()
+
+
 def test_a_graph_that_passes_cannot_work_on(edgetk, here, tiny_graphs):
     done = edgetk("compress", "--model", tiny_graphs / "model.onnx", *BOARD, "-o", "runs")
     assert done.exit_code == 1

@@ -51,6 +51,14 @@ class SpeechData:
         clips, classes = select(self.layout, split, self.labels)
         return assemble(clips, classes, self.labels)
 
+    def require_training(self) -> None:
+        """Raise InputError where there is no training split; reads no sound."""
+        if "train" not in self.layout.splits():
+            raise InputError(
+                f"speech-commands: training needs a train split, got only {', '.join(self.layout.splits()) or 'none'} in "
+                f"{self.layout.title}; edgetk data says where to get one, hand it in with --data FOLDER"
+            )
+
     def batches(
         self, device: torch.device | str, augmentation: Augmentation | None = None
     ) -> tuple[Callable[[Tensor], tuple[Tensor, Tensor]], int]:
@@ -60,11 +68,7 @@ class SpeechData:
         background noise that `augmentation` asks for.
         """
         recipe = NO_AUGMENTATION if augmentation is None else augmentation
-        if "train" not in self.layout.splits():
-            raise InputError(
-                f"speech-commands: training needs a train split, got only {', '.join(self.layout.splits()) or 'none'} in "
-                f"{self.layout.title}; edgetk data says where to get one, hand it in with --data FOLDER"
-            )
+        self.require_training()
         noise = self.noise() if recipe.noise > 0 else None
         waves = self.waves("train")
         counts = waves.labels.bincount(minlength=len(self.labels)).tolist()
