@@ -7,11 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from edgetk.core import registry
+from edgetk.core.errors import PostconditionError
 from edgetk.testing import tiny_bundle
 from edgetk.toolkit import checkpoint
 from edgetk.toolkit.calling import seeded
+from edgetk.toolkit.evaluate import ranked
 
 BOARD = ("-t", "raspberry-pi-4")
 NET = """
@@ -161,3 +164,12 @@ def test_three_labels_are_printed(edgetk, tmp_path):
     assert rows[0].split()[0] == "yes"
     scores = [float(row.split()[1]) for row in rows]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_scores_get_labels_or_numbers_and_must_be_whole():
+    assert ranked(torch.tensor([[0.5, 2.0, -1.0]]), (), "m") == [("class 1", 2.0), ("class 0", 0.5), ("class 2", -1.0)]
+    text = r"m: must give one finite score per class of one example \(1, 2\), got \(1, 2\) with NaN or infinity; correct the"
+    with pytest.raises(PostconditionError, match=text):
+        ranked(torch.tensor([[0.5, float("nan")]]), ("a", "b"), "m")
+    with pytest.raises(PostconditionError, match=r"m: must give .* \(1, classes\), got \(2, 1\); correct the model's output"):
+        ranked(torch.zeros(2, 1), (), "m")
