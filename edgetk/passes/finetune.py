@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from edgetk.core.bundle import Bundle
 from edgetk.core.contracts import PassResult, TrainingData
-from edgetk.core.errors import PreconditionError, closest
+from edgetk.core.errors import PreconditionError, RecipeError, closest
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class Finetune:
 
     def __post_init__(self) -> None:
         self._schedule()
+        if self.device not in ("auto", "cpu", "cuda") or self.seed < 0:
+            raise RecipeError(
+                f"finetune: device must be auto, cpu or cuda and seed at least 0, got {self.device!r} and {self.seed}; "
+                "correct the recipe"
+            )
 
     def _schedule(self) -> Any:
         from edgetk.tasks.training.loop import Schedule

@@ -18,9 +18,13 @@ from edgetk.tasks.speech_commands import TASK
 from edgetk.toolkit.calling import check_interface
 from edgetk.toolkit.card import macs
 from edgetk.toolkit.evaluate import evaluate, predictor
+from edgetk.toolkit.recipe import read
 from edgetk.toolkit.source import WEIGHTS, is_untrained, open_model
 
-NAMES = ("ds-cnn", "lmuformer", "lmuformer-compact", "lmuformer-s", "lmuformer-xs")
+#: trained from scratch, and what passes made of one of them
+TRAINED = ("ds-cnn", "lmuformer", "lmuformer-s", "lmuformer-xs")
+COMPRESSED = ("lmuformer-compact",)
+NAMES = tuple(sorted(TRAINED + COMPRESSED))
 
 
 def read_card(name: str) -> dict[str, Any]:
@@ -61,14 +65,14 @@ def test_half_precision_is_stored_and_single_precision_is_loaded_exactly(name: s
         assert torch.equal(loaded[key], value.to(loaded[key].dtype))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_interface_is_that_of_the_model_as_it_is_built_today(name: str) -> None:
     bundle, fresh = open_model(name), open_model(name, labels=WORDS_16, trained=False)
     assert (bundle.signature, bundle.clip) == (fresh.signature, fresh.clip)
     check_interface(bundle, name)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_card_tells_how_it_was_made(name: str) -> None:
     card = read_card(name)
     runs, training = card["training"]["runs"], card["training"]
@@ -87,7 +91,7 @@ def test_card_tells_how_it_was_made(name: str) -> None:
         assert figures["ci95"] == list(score.ci95)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_the_page_on_training_has_the_figures_of_the_cards(name: str) -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
     card = read_card(name)
@@ -100,10 +104,24 @@ def test_the_page_on_training_has_the_figures_of_the_cards(name: str) -> None:
 
 
 def test_bars() -> None:
-    test = {name: read_card(name)["training"]["median"]["test"] for name in NAMES}
+    test = {name: read_card(name)["training"]["median"]["test"] for name in TRAINED}
     assert test["lmuformer"] >= 0.97
     assert read_card("lmuformer-s")["parameters"] <= 260_000
     assert test["lmuformer-s"] >= 0.955
+
+
+def test_the_compressed_model_is_what_its_lineage_says() -> None:
+    base, compact = open_model("lmuformer"), open_model("lmuformer-compact")
+    assert [record.name for record in compact.lineage] == ["prune", "factorize", "finetune"]
+    steps = {step.pop("name"): step for step in read_card("lmuformer-compact")["recipe"]["passes"]}
+    assert steps == {record.name: dict(record.settings) for record in compact.lineage}
+    recipe = {step.name: step.settings for step in read("compact").passes}
+    for name, settings in steps.items():
+        assert {key: recipe[name][key] for key in settings} == settings
+    assert compact.signature == compact.module.stream_signature()
+    assert 4 * sum(compact.module.macs().values()) <= sum(base.module.macs().values())
+    cards = [read_card(bundle.name)["accuracy"]["test"] for bundle in (base, compact)]
+    assert cards[1]["top1"] >= cards[0]["top1"] - 0.005
 
 
 @pytest.mark.parametrize("name", NAMES)
