@@ -83,6 +83,14 @@ def test_factorized_layers_take_norms_in(layer: str, tmp_path: Path) -> None:
     assert torch.equal(outputs(checkpoint.load_model(file), CLIPS), outputs(after, CLIPS))
 
 
+@pytest.mark.parametrize("half", ["down", "up"])
+def test_pairs_inside_pairs_take_norms_in(half: str) -> None:
+    split = applied(Factorize(ranks={f"{TAPS}.{half}": 3}), applied(Factorize(ranks={TAPS: 6}), learned()))
+    after = applied(Fold(), split)
+    assert gap(outputs(after, CLIPS), outputs(split, CLIPS)) < 1e-5
+    assert gap(streamed(after, CLIPS), streamed(split, CLIPS)) < 1e-5
+
+
 def test_folding_twice_does_nothing_more() -> None:
     after = applied(Fold(), learned())
     result = Fold()(replace(after, body=copy.deepcopy(after.body)))

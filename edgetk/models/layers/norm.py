@@ -50,10 +50,17 @@ class Sign(nn.Module):
         return x * self.sign
 
 
+def _part(layer: nn.Module, name: str) -> nn.Linear:
+    """The first ("down") or last ("up") of the products that a layer is made of; a pair may itself hold a pair."""
+    while hasattr(layer, name):
+        layer = getattr(layer, name)
+    return layer  # type: ignore[return-value]
+
+
 def scaled(layer: nn.Linear, factor: Tensor) -> nn.Linear:
     """A copy of a linear layer, or of a factorized one, whose outputs are multiplied by `factor` (out,)."""
     made = copy.deepcopy(layer)
-    last = getattr(made, "up", made)
+    last = _part(made, "up")
     last.weight.data.mul_(factor[:, None])
     if last.bias is not None:
         last.bias.data.mul_(factor)
@@ -63,7 +70,7 @@ def scaled(layer: nn.Linear, factor: Tensor) -> nn.Linear:
 def shifted(layer: nn.Linear, amount: Tensor) -> nn.Linear:
     """A copy of a linear layer, or of a factorized one, with `amount` (out,) added to its bias (new if it had none)."""
     made = copy.deepcopy(layer)
-    last = getattr(made, "up", made)
+    last = _part(made, "up")
     start = torch.zeros_like(amount) if last.bias is None else last.bias.detach()
     last.bias = nn.Parameter(start + amount)
     return made
@@ -72,7 +79,7 @@ def shifted(layer: nn.Linear, amount: Tensor) -> nn.Linear:
 def flipped(layer: nn.Linear, sign: Tensor) -> nn.Linear:
     """A copy of a linear layer, or of a factorized one, that reads its inputs times `sign` (in,)."""
     made = copy.deepcopy(layer)
-    getattr(made, "down", made).weight.data.mul_(sign)
+    _part(made, "down").weight.data.mul_(sign)
     return made
 
 
