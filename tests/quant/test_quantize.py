@@ -18,7 +18,7 @@ from edgetk.core.errors import PreconditionError, RecipeError
 from edgetk.export.lower import lower
 from edgetk.export.to_onnx import EXPORTER
 from edgetk.models.layers.quantized import QuantConv, QuantLinear
-from edgetk.quant._calibrate import KEPT, OUTLIERS, Range, calibrate
+from edgetk.quant._calibrate import calibrate
 from edgetk.quant.quantize import Quantize
 from edgetk.targets import board
 from edgetk.toolkit import checkpoint
@@ -72,27 +72,6 @@ def test_inputs_are_scaled_by_the_range_of_all_that_was_read(kind: str) -> None:
         assert float(made.input.scale) == pytest.approx(max(high, -low) / 128, rel=0.01)
         assert int(made.input.zero_point) == 0
         assert made.input.zero_point.dtype == torch.int8
-
-
-def test_range_skips_the_rarest_values_however_they_came() -> None:
-    values = torch.randn(500_000, generator=torch.Generator().manual_seed(0))
-    whole, parts = Range(), Range()
-    whole.add(values)
-    for part in values.split(777):
-        parts.add(part)
-    ordered = values.sort().values
-    skipped = int(OUTLIERS * len(values))
-    assert skipped == 5
-    assert whole.ends() == parts.ends() == (float(ordered[skipped]), float(ordered[-1 - skipped]))
-    assert len(whole._high) == KEPT
-
-
-def test_range_always_holds_zero() -> None:
-    above, below = Range(), Range()
-    above.add(torch.tensor([2.0, 3.0]))
-    below.add(torch.tensor([[-2.0], [-3.0]]))
-    assert above.ends() == (0.0, 3.0)
-    assert below.ends() == (-3.0, 0.0)
 
 
 @pytest.mark.parametrize(("kind", "offset"), [("uint8", 3.0), ("uint8", -3.0), ("int8", 3.0)])
@@ -215,14 +194,6 @@ def test_states_that_only_grow_in_streams_stay_inside_the_range() -> None:
     assert after.lineage[-1].notes["streamed_steps"] == 4 * 6
     short = calibrate(bundle, ["read"], data.features, "uint8", 1)["read"]
     assert (255 - short.zero_point) * short.scale == pytest.approx(in_clips, rel=0.01)
-
-
-def test_a_few_inputs_make_one_stream() -> None:
-    data = Noise(n=3, shape=(4, 6))
-    data.features.abs_()
-    scales = calibrate(adder(data), ["read"], data.calibration(3), "uint8", 8)["read"]
-    longest = float(data.features.sum((0, 2)).max())
-    assert (255 - scales.zero_point) * scales.scale == pytest.approx(longest, rel=0.01)
 
 
 def test_accuracy_and_outputs_stay_close() -> None:
