@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgetk.core import registry
 from edgetk.core.bundle import Bundle
 from edgetk.core.contracts import Split
 from edgetk.core.errors import PreconditionError
+from edgetk.models.layers.observe import inputs_of
 
 
 @dataclass(frozen=True)
@@ -54,25 +52,9 @@ class Collector:
 def collect(bundle: Bundle, names: list[str], inputs: Tensor) -> dict[str, Moments]:
     """Moments of the inputs of the layers `names` while the whole-input form runs over `inputs` (n, …)."""
     collectors = {name: Collector() for name in names}
-    with _hooks(bundle.module, collectors), torch.inference_mode():
+    with inputs_of(bundle.module, {name: c.add for name, c in collectors.items()}), torch.inference_mode():
         run(bundle, inputs)
     return {name: c.moments() for name, c in collectors.items()}
-
-
-@contextmanager
-def _hooks(body: nn.Module, collectors: dict[str, Collector]) -> Iterator[None]:
-    handles = []
-    for name, collector in collectors.items():
-
-        def hook(module: nn.Module, args: Any, collector: Collector = collector) -> None:
-            collector.add(args[0])
-
-        handles.append(body.get_submodule(name).register_forward_pre_hook(hook))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def run(bundle: Bundle, inputs: Tensor, batch: int = 32) -> None:

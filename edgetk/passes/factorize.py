@@ -38,7 +38,7 @@ class Factorize:
     #: inputs that the covariances are taken over
     calibration: int = 96
     #: validation examples that judge a candidate
-    examples: int = 320
+    examples: int = 1000
 
     accepts: ClassVar[tuple[str, ...]] = ("torch",)
     lossless: ClassVar[bool] = False

@@ -31,7 +31,7 @@ class Prune:
     #: inputs that the second moments are taken over
     calibration: int = 96
     #: validation examples that judge a candidate
-    examples: int = 320
+    examples: int = 1000
 
     accepts: ClassVar[tuple[str, ...]] = ("torch",)
     lossless: ClassVar[bool] = False

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from edgetk.core.bundle import Bundle
+from edgetk.models.layers.observe import inputs_of
 
 #: share of the values read that may lie beyond each end of the range: a few outliers would make every step coarser
 OUTLIERS = 1e-5
@@ -55,29 +55,13 @@ def calibrate(bundle: Bundle, names: Iterable[str], inputs: Tensor, kind: str, s
     states may grow larger there. Every value counts the same, however many calls it came in.
     """
     ranges = {name: Range() for name in names}
-    with _watched(bundle.module, ranges), torch.no_grad():
+    with inputs_of(bundle.module, {name: found.add for name, found in ranges.items()}), torch.no_grad():
         predict = bundle.predict()
         for part in torch.split(inputs, 32):
             predict(part)
         if bundle.signature.is_streaming and bundle.clip is not None:
             _stream(bundle, inputs, stream_inputs)
     return {name: _scales(bundle.module.get_submodule(name), *found.ends(), kind) for name, found in ranges.items()}
-
-
-@contextmanager
-def _watched(body: nn.Module, ranges: Mapping[str, Range]) -> Iterator[None]:
-    handles = []
-    for name, found in ranges.items():
-
-        def hook(module: nn.Module, args: Any, found: Range = found) -> None:
-            found.add(args[0])
-
-        handles.append(body.get_submodule(name).register_forward_pre_hook(hook))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _scales(layer: Any, low: float, high: float, kind: str) -> Scales:

@@ -42,7 +42,7 @@ class Quantize:
     #: inputs that follow one another in each of 8 calibration streams
     stream_inputs: int = 4
     #: validation examples that judge the result
-    examples: int = 320
+    examples: int = 1000
 
     accepts: ClassVar[tuple[str, ...]] = ("torch",)
     lossless: ClassVar[bool] = False

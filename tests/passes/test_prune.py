@@ -215,7 +215,7 @@ def test_integer_layers_are_refused() -> None:
     ("settings", "text"),
     [
         ({"max_drop": 1.5}, r"prune: max_drop must be in \[0, 1\], got 1\.5; correct the recipe"),
-        ({"calibration": 0}, r"prune: calibration and examples must be at least 1, got 0 and 320; correct the recipe"),
+        ({"calibration": 0}, r"prune: calibration and examples must be at least 1, got 0 and 1000; correct the recipe"),
         ({"examples": 0}, r"prune: calibration and examples must be at least 1, got 96 and 0; correct the recipe"),
     ],
 )

@@ -279,8 +279,8 @@ def test_what_cannot_be_quantized_is_refused() -> None:
         ({"activation": "int4"}, r"quantize: activation must be auto, uint8 or int8, got 'int4'; correct the recipe"),
         ({"max_change": -1.0}, r"quantize: max_change must be in \[0, 1\], got -1\.0; correct the recipe"),
         ({"max_drop": 2.0}, r"quantize: max_drop must be in \[0, 1\], got 2\.0; correct the recipe"),
-        ({"calibration": 0}, r"calibration, stream_inputs and examples must be at least 1, got 0, 4 and 320; correct"),
-        ({"stream_inputs": 0}, r"calibration, stream_inputs and examples must be at least 1, got 96, 0 and 320; correct"),
+        ({"calibration": 0}, r"calibration, stream_inputs and examples must be at least 1, got 0, 4 and 1000; correct"),
+        ({"stream_inputs": 0}, r"calibration, stream_inputs and examples must be at least 1, got 96, 0 and 1000; correct"),
         ({"examples": 0}, r"calibration, stream_inputs and examples must be at least 1, got 96, 4 and 0; correct"),
     ],
 )
