@@ -14,14 +14,12 @@ from torch import Tensor, nn
 from edgetk.core.bundle import Bundle
 from edgetk.models.layers.groups import Group, MemoryGroup, columns, delete
 from edgetk.passes._least_squares import cheapest, eliminate, refit
-from edgetk.passes._statistics import Collector, Moments, collect, run
+from edgetk.passes._statistics import Collector, Moments, collect, output_change, run
 
 #: widths are kept at multiples of this, which kernels like
 MULTIPLE = 8
 #: shares of a group's size that are tried
 LEVELS = (7 / 8, 3 / 4, 5 / 8, 1 / 2, 3 / 8, 1 / 4)
-#: inputs on which the change of the outputs is seen
-DAMAGE_INPUTS = 32
 
 #: group name -> kept channels (ascending), or the order of a memory
 Plan = dict[str, Any]
@@ -60,22 +58,15 @@ class Search:
 
     def damage(self) -> Damage:
         """Change of the outputs for each group alone at each width."""
-        inputs = self.inputs[torch.linspace(0, len(self.inputs) - 1, min(DAMAGE_INPUTS, len(self.inputs))).long()]
-        before = self._outputs(self.bundle.module, inputs)
-        scale = (before - before.mean(0)).square().mean()
+        change = output_change(self.bundle, self.inputs)
         table: Damage = {}
         for name, size in self.sizes.items():
             table[name] = {size: 0.0}
             for width in sorted({-(-int(size * level) // MULTIPLE) * MULTIPLE for level in LEVELS}, reverse=True):
-                if not 0 < width < size:
-                    continue
-                after = self._outputs(self.apply({name: self._kept(name, width)}), inputs)
-                table[name][width] = float((after - before).square().mean() / scale)
+                if 0 < width < size:
+                    alone = replace(self.bundle, body=self.apply({name: self._kept(name, width)}))
+                    table[name][width] = change.of(alone.predict())
         return table
-
-    def _outputs(self, body: nn.Module, inputs: Tensor) -> Tensor:
-        with torch.inference_mode():
-            return replace(self.bundle, body=body).predict()(inputs).float()
 
     def plan(self, table: Damage, share: float) -> Plan | None:
         """The least damaging widths with at most `share` of the prunable work; None if the widths tried do not go so far.

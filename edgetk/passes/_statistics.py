@@ -11,7 +11,10 @@ from edgetk.core import registry
 from edgetk.core.bundle import Bundle
 from edgetk.core.contracts import Split
 from edgetk.core.errors import PreconditionError
-from edgetk.models.layers.observe import inputs_of
+from edgetk.models.layers.observe import OutputChange, inputs_of
+
+#: inputs on which the change of a model's outputs is seen
+CHANGE_INPUTS = 32
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,12 @@ def collect(bundle: Bundle, names: list[str], inputs: Tensor) -> dict[str, Momen
     with inputs_of(bundle.module, {name: c.add for name, c in collectors.items()}), torch.inference_mode():
         run(bundle, inputs)
     return {name: c.moments() for name, c in collectors.items()}
+
+
+def output_change(bundle: Bundle, inputs: Tensor) -> OutputChange:
+    """The change of `bundle`'s outputs on a few of `inputs`, spread over all of them."""
+    some = torch.linspace(0, len(inputs) - 1, min(CHANGE_INPUTS, len(inputs))).long()
+    return OutputChange(bundle.predict(), inputs[some])
 
 
 def run(bundle: Bundle, inputs: Tensor, batch: int = 32) -> None:

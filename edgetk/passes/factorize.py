@@ -10,8 +10,10 @@ from edgetk.core.bundle import Bundle
 from edgetk.core.contracts import PassResult
 from edgetk.core.errors import PreconditionError, RecipeError, closest
 
-#: shares of a layer's output variance that factorization may cost, tried in this order until accuracy suffers
-LADDER = (0.001, 0.003, 0.01, 0.02, 0.04)
+#: shares of the outputs' variance that splitting one layer may change, tried in this order until accuracy suffers
+LADDER = (0.0005, 0.001, 0.002, 0.005, 0.01)
+#: shares of the highest rank that pays which are tried
+LEVELS = (1.0, 0.75, 0.5, 0.375)
 #: ranks are multiples of this
 MULTIPLE = 8
 
@@ -22,9 +24,9 @@ class Factorize:
 
     Source: Eckart & Young 1936, weighted by the covariance of the layer's input.
 
-    A layer is split at the lowest rank whose loss of output variance is allowed, if the pair then costs at most `pays` of the
-    layer. The allowance grows until accuracy on validation falls by more than `max_drop`. `ranks` fixes layers and ranks
-    instead of searching (fine-tuning follows then).
+    A layer is split at the lowest rank at which the model's outputs change by no more than is allowed, if the pair then costs
+    at most `pays` of the layer. The allowance grows until accuracy on validation falls by more than `max_drop`. `ranks` fixes
+    layers and ranks instead of searching (fine-tuning follows then).
     """
 
     #: accuracy on validation that the search may give up, in [0, 1]
@@ -78,43 +80,47 @@ class Factorize:
         import copy
 
         from edgetk.passes._least_squares import low_rank
-        from edgetk.passes._statistics import Guide, collect
+        from edgetk.passes._statistics import Guide, collect, output_change
 
         assert bundle.data is not None
         body = bundle.module
         names = list(self.ranks) or _linears(body, self.min_weights)
-        moments = collect(bundle, names, bundle.data.calibration(self.calibration))
+        inputs = bundle.data.calibration(self.calibration)
+        moments = collect(bundle, names, inputs)
         factors = {}
         for name in names:
             layer: Any = body.get_submodule(name)
             factors[name] = (*low_rank(layer.weight.detach(), moments[name], layer.bias is not None), moments[name].mean)
-        guide: Guide | None = None
+
+        def split(ranks: Mapping[str, int]) -> Bundle:
+            return replace(bundle, body=_split(copy.deepcopy(body), ranks, factors))
+
         ranks = dict(self.ranks)
         tried: list[dict[str, Any]] = []
-        for share in () if self.ranks else LADDER:
-            candidate = self._ranks(body, {name: f[2] for name, f in factors.items()}, share)
-            if not candidate or candidate == ranks:
-                continue
-            guide = guide or Guide(bundle, self.examples)
-            drop = guide.drop(replace(bundle, body=_split(copy.deepcopy(body), candidate, factors)))
-            tried.append({"variance_share": share, "accuracy_drop": drop, "ranks": candidate})
-            if drop > self.max_drop:
-                break
-            ranks = candidate
+        if not self.ranks:
+            change = output_change(bundle, inputs)
+            table = {n: {rank: change.of(split({n: rank}).predict()) for rank in self._candidates(body, n)} for n in names}
+            guide: Guide | None = None
+            for share in LADDER:
+                candidate = {n: min(fits) for n, c in table.items() if (fits := [r for r, x in c.items() if x <= share])}
+                if not candidate or candidate == ranks:
+                    continue
+                guide = guide or Guide(bundle, self.examples)
+                drop = guide.drop(split(candidate))
+                tried.append({"output_change": share, "accuracy_drop": drop, "ranks": candidate})
+                if drop > self.max_drop:
+                    break
+                ranks = candidate
         if not ranks:
             return PassResult(body, False, {"tried": tried})
         return PassResult(_split(body, ranks, factors), True, {"ranks": ranks, "tried": tried}, {"ranks": ranks})
 
-    def _ranks(self, body: Any, errors: Mapping[str, Any], share: float) -> dict[str, int]:
-        """The rank of every layer that is worth splitting when `share` of its output variance may go."""
-        ranks = {}
-        for name, error in errors.items():
-            outputs, inputs = body.get_submodule(name).weight.shape
-            needed = int((error > share).sum())
-            rank = -(-max(needed, 1) // MULTIPLE) * MULTIPLE
-            if rank * (inputs + outputs) <= self.pays * inputs * outputs:
-                ranks[name] = rank
-        return ranks
+    def _candidates(self, body: Any, name: str) -> list[int]:
+        """Ranks of one layer that pay, the highest first."""
+        outputs, inputs = body.get_submodule(name).weight.shape
+        most = self.pays * inputs * outputs / (inputs + outputs)
+        ranks = {int(most * level) // MULTIPLE * MULTIPLE for level in LEVELS}
+        return sorted((r for r in ranks if r > 0), reverse=True)
 
     def rebuild(self, body: Any, structure: Mapping[str, Any]) -> Any:
         """Split the same layers at the same ranks; the weights come afterwards."""

@@ -181,17 +181,11 @@ def _quantized(original: nn.Module, names: Iterable[str], scales: Mapping[str, S
 
 def _change(bundle: Bundle, names: list[str], scales: Mapping[str, Scales], kind: str, inputs: Tensor) -> dict[str, float]:
     """For each layer the share of the outputs' variance that rounding it alone changes."""
-    import torch
+    from edgetk.models.layers.observe import OutputChange
 
-    part = inputs[:32]
-    with torch.inference_mode():
-        before = bundle.predict()(part)
-        scale = (before - before.mean(0)).square().mean().clamp_min(1e-30)
-        change = {}
-        for name in names:
-            alone = replace(bundle, body=_quantized(bundle.module, [name], scales, kind))
-            change[name] = float((alone.predict()(part) - before).square().mean() / scale)
-    return change
+    change = OutputChange(bundle.predict(), inputs[:32])
+    alone = {name: replace(bundle, body=_quantized(bundle.module, [name], scales, kind)) for name in names}
+    return {name: change.of(made.predict()) for name, made in alone.items()}
 
 
 def _part(split: Split, n: int) -> Split:

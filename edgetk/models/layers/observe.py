@@ -1,11 +1,14 @@
-"""Seeing what layers read while a model runs."""
+"""Seeing what layers read while a model runs, and how far a changed model strays from the one it came from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
+
+Predict = Callable[[Tensor], Tensor]
 
 
 @contextmanager
@@ -23,3 +26,24 @@ def inputs_of(body: nn.Module, takers: Mapping[str, Callable[[Tensor], None]]) -
     finally:
         for handle in handles:
             handle.remove()
+
+
+class OutputChange:
+    """How much the outputs of a changed model differ from those of the model it came from, on fixed inputs.
+
+    `before` and `predict` map inputs (n, …) to outputs (n, K); the change is the mean squared difference as a share of the
+    variance of the original outputs over the inputs: 0 is equal, 1 is as far off as a constant would be.
+    """
+
+    def __init__(self, before: Predict, inputs: Tensor) -> None:
+        self._inputs = inputs
+        self._before = self._run(before)
+        self._variance = (self._before - self._before.mean(0)).square().mean().clamp_min(1e-30)
+
+    def _run(self, predict: Predict) -> Tensor:
+        with torch.inference_mode():
+            return predict(self._inputs).float()
+
+    def of(self, predict: Predict) -> float:
+        """The change that `predict` makes."""
+        return float((self._run(predict) - self._before).square().mean() / self._variance)
