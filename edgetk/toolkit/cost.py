@@ -20,8 +20,8 @@ from edgetk.toolkit.workspace import Workspace
 NOISE = 0.10
 #: a measurement so much faster needs no second look
 PLAIN_GAIN = 0.8
-#: how much slower counts for predictions, which differ by rounding only
-ROUNDING = 1e-3
+#: how much slower counts for predictions: a roofline that nobody validated cannot tell smaller differences
+DOUBT = 0.10
 #: seconds that one look at the latency of one graph may take while passes are judged
 BUDGET_S = 0.25
 
@@ -59,7 +59,7 @@ class Costs:
         """
         old, new = before.latency, after.latency
         if isinstance(old, Predicted) and isinstance(new, Predicted):
-            return f"{new} against {old}" if new.value > old.value * (1 + ROUNDING) else None
+            return f"{new} against {old}" if new.value > old.value * (1 + DOUBT) else None
         if not (isinstance(old, Measured) and isinstance(new, Measured)) or new.median <= old.median * PLAIN_GAIN:
             return None
         for _ in range(2):

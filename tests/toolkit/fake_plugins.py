@@ -70,8 +70,8 @@ class Shrink(_Torch):
     hidden: int = 7
 
     def __post_init__(self) -> None:
-        if not 1 <= self.hidden <= 64:
-            raise RecipeError(f"shrink: hidden must be in [1, 64], got {self.hidden}; choose fewer or more")
+        if not 1 <= self.hidden <= 4096:
+            raise RecipeError(f"shrink: hidden must be in [1, 4096], got {self.hidden}; choose fewer or more")
 
     def __call__(self, bundle: Bundle) -> PassResult:
         calls.append("shrink")

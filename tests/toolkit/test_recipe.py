@@ -65,7 +65,7 @@ def test_a_good_recipe_is_read_with_its_defaults() -> None:
         ('name = "shrink"', "", RecipeError, r"every \[\[passes\]\] must have a name, got None; add name"),
         ("hidden = 6", "hiden = 6", RecipeError, r"shrink: a setting must be one it has, got 'hiden'; did you mean hidden"),
         ("hidden = 6", "hidden = 6.5", RecipeError, r"shrink: hidden must be a whole number, got 6\.5; correct it"),
-        ("hidden = 6", "hidden = 0", RecipeError, r"shrink: hidden must be in \[1, 64\], got 0; choose fewer or more"),
+        ("hidden = 6", "hidden = 0", RecipeError, r"shrink: hidden must be in \[1, 4096\], got 0; choose fewer or more"),
         ("schema_version = 1", "", RecipeError, r"schema_version must be 1, got None; add schema_version = 1"),
         ("schema_version = 1", "schema_version = 2", RecipeError, r"schema_version must be 1, got 2"),
         ("seed = 3", "seed = ", RecipeError, r"recipe mine: the file must be TOML, got: Invalid value.*correct that line"),
