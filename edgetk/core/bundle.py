@@ -59,6 +59,7 @@ class Bundle:
     target     the board it is being made for; None where there is none
     lineage    the passes it has been through
     original   the body as it was before any pass, for those that learn from it; not to be changed
+    counterpart  zoo name of the model that this one is set beside in comparisons of energy; "" for none
     """
 
     name: str
@@ -72,6 +73,7 @@ class Bundle:
     target: Target | None = None
     lineage: tuple[PassRecord, ...] = ()
     original: Any = None
+    counterpart: str = ""
 
     @property
     def is_torch(self) -> bool:

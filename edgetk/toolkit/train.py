@@ -278,8 +278,13 @@ def _note(epoch: Epoch) -> str:
 def _finish(training: Training, bundle: Bundle, half: bool) -> Bundle:
     """The bundle with the best weights, rounded as they will be stored, on the CPU."""
     best = {k: v.half() if half and v.is_floating_point() else v for k, v in training.best.items()}
-    bundle.module.load_state_dict(best)
-    bundle.module.cpu().eval()
+    module = bundle.module
+    module.load_state_dict(best)
+    module.cpu().eval()
+    if hasattr(module, "settle"):
+        module.settle()  # type: ignore[operator]
+        if half:  # half precision keeps weights on the grids they were put on
+            module.load_state_dict({k: v.half() if v.is_floating_point() else v for k, v in module.state_dict().items()})
     return bundle
 
 
