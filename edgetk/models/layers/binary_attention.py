@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from edgetk.core.errors import UsageError
+from edgetk.models.layers import operators
 
 Numerator = Literal["own_token", "sum"]
 NUMERATORS: tuple[str, ...] = get_args(Numerator)
@@ -27,7 +28,8 @@ def binary_linear_attention(codes: Tensor, v: Tensor, numerator: Numerator = "ow
     """codes (…, N, b) of -1, 0 or +1 in any floating type, v (…, N, d) -> (…, N, d).
 
     `keys` (…, N, b) where they are not the queries' `codes`. It computes in float32 at least, whatever the autocast; the
-    denominator is an integer in [N, N * (2 b + 1)]. Raises UsageError.
+    denominator is an integer in [N, N * (2 b + 1)]. In an exported graph four-dimensional float32 tensors become one operator,
+    `edgetk::BinaryLinearAttention`. Raises UsageError.
     """
     if numerator not in NUMERATORS:
         raise UsageError(f"binary attention: numerator must be one of {', '.join(NUMERATORS)}, got {numerator!r}; correct it")
@@ -36,6 +38,8 @@ def binary_linear_attention(codes: Tensor, v: Tensor, numerator: Numerator = "ow
         v = v.to(torch.promote_types(v.dtype, torch.float32))
         codes = codes.to(v.dtype)
         keys = codes if keys is None else keys.to(v.dtype)
+        if operators.wanted() and v.dim() == 4 and v.dtype == torch.float32:
+            return operators.node("BinaryLinearAttention", (codes, keys, v), like=v, numerator=numerator)
         context = keys.transpose(-2, -1) @ v
         total = keys.sum(dim=-2, keepdim=True)
         own = v if numerator == "own_token" else v.sum(dim=-2, keepdim=True)

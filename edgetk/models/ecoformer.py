@@ -1,0 +1,169 @@
+"""EcoFormer: a pyramid vision transformer (PVTv2) whose attention works on learned binary codes, and its two counterparts.
+
+Sources: Liu et al., NeurIPS 2022, arXiv:2209.09004 (attention on codes); Wang et al. 2022, arXiv:2106.13797 (PVTv2).
+
+    image -> stages of [patches -> blocks -> norm], each on a coarser grid -> logits = head(mean over tokens)
+
+A variant's name says its attention: none is EcoFormer's; "-msa" is softmax attention over all tokens, which EcoFormer is
+made from and compared with; "-sra" is PVTv2's own, with keys and values of a coarser grid. The last stage has few tokens
+and always softmax attention. `b0` to `b4` are the published sizes for 224 x 224 images; `cifar` is for 32 x 32 images and
+`kws` for spectrograms of 128 frames of 128 bands, both with 1024 tokens in their first stage.
+
+A fresh EcoFormer has random hashes (`hash_state` says so), as its weights are random: call `learn_hashes` with the first
+batch before training, outside of any captured step. No forward pass ever learns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from edgetk.core.bundle import Bundle
+from edgetk.core.errors import UsageError
+from edgetk.core.signature import Signature, TensorSpec
+from edgetk.models._ecoformer_parts import PatchEmbed, Stage, initialise
+from edgetk.models.layers.attention import ReducedAttention, SoftmaxAttention, to_image
+from edgetk.models.layers.binary_attention import Numerator
+from edgetk.models.layers.hashed_attention import HashedAttention, learn_hashes
+from edgetk.models.layers.kernel_hash import ANCHORS, BITS, STATES, KernelHash, Sigma
+
+Attention = Literal["ecoformer", "msa", "sra"]
+ATTENTIONS: tuple[str, ...] = get_args(Attention)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One entry per stage where there are several.
+
+    size        height and width of the image, or frames and bands of the spectrogram
+    channels    of the image; 0 for spectrograms (B, T, F)
+    patch       kernel and stride of the first stage's patches; the others' are 3 and 2
+    reductions  of "sra" only: how much coarser the grid of keys and values is
+    numerator   of EcoFormer's attention: "own_token" as published or "sum"
+    sigma       of its hashes: of each "sample" as published or "frozen" at learning
+    """
+
+    attention: Attention = "ecoformer"
+    size: tuple[int, int] = (224, 224)
+    channels: int = 3
+    classes: int = 1000
+    patch: tuple[int, int] = (7, 4)
+    dims: tuple[int, ...] = (64, 128, 320, 512)
+    depths: tuple[int, ...] = (2, 2, 2, 2)
+    heads: tuple[int, ...] = (1, 2, 5, 8)
+    mlp_ratios: tuple[int, ...] = (8, 8, 4, 4)
+    reductions: tuple[int, ...] = (8, 4, 2, 1)
+    bits: int = BITS
+    anchors: int = ANCHORS
+    numerator: Numerator = "own_token"
+    sigma: Sigma = "sample"
+
+    def __post_init__(self) -> None:
+        if self.attention not in ATTENTIONS:
+            raise UsageError(f"ecoformer: attention must be one of {', '.join(ATTENTIONS)}, got {self.attention!r}; correct it")
+        stages = {len(self.dims), len(self.depths), len(self.heads), len(self.mlp_ratios), len(self.reductions)}
+        if len(stages) != 1:
+            raise UsageError(
+                "ecoformer: dims, depths, heads, mlp_ratios and reductions must have one entry per stage, "
+                f"got {', '.join(map(str, sorted(stages)))} entries; make them equally long"
+            )
+
+
+_SMALL = Config(
+    dims=(32, 64, 128), depths=(2, 2, 4), heads=(1, 2, 4), mlp_ratios=(4, 4, 3), reductions=(4, 2, 1), size=(32, 32)
+)
+_SIZES: Mapping[str, Config] = {
+    "cifar": replace(_SMALL, patch=(3, 1), classes=10),
+    "kws": replace(_SMALL, size=(128, 128), channels=0, depths=(2, 2, 2), classes=35),
+    "b0": Config(dims=(32, 64, 160, 256)),
+}
+#: the task that a size is made for
+_TASKS: Mapping[str, str] = {"cifar": "cifar10", "kws": "speech-commands"}
+
+VARIANTS: Mapping[str, Config] = {
+    name if attention == "ecoformer" else f"{name}-{attention}": replace(config, attention=attention)
+    for name, config in _SIZES.items()
+    for attention in get_args(Attention)
+}
+
+
+class PVTv2(nn.Module):
+    """images (B, C, H, W), or spectrograms (B, T, F) where the config has no channels, -> logits (B, K)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        inputs = max(config.channels, 1)
+        self.stages = nn.ModuleList()
+        for i, dim in enumerate(config.dims):
+            embed = PatchEmbed(inputs, dim, *(config.patch if i == 0 else (3, 2)))
+            hidden = config.mlp_ratios[i] * dim
+            self.stages.append(Stage(embed, dim, hidden, config.depths[i], partial(self._attention, i)))
+            inputs = dim
+        self.head = nn.Linear(inputs, config.classes)
+        initialise(self)
+
+    def _attention(self, stage: int) -> nn.Module:
+        c, dim, heads = self.config, self.config.dims[stage], self.config.heads[stage]
+        if c.attention == "msa" or stage == len(c.dims) - 1:
+            return SoftmaxAttention(dim, heads)
+        if c.attention == "sra":
+            return ReducedAttention(dim, heads, c.reductions[stage])
+        return HashedAttention(dim, heads, c.bits, c.anchors, c.numerator, c.sigma)
+
+    def forward(self, x: Tensor) -> Tensor:
+        image = x if x.dim() == 4 else x[:, None]
+        for stage in self.stages[:-1]:
+            image = to_image(*stage(image))
+        tokens, _ = self.stages[-1](image)
+        y: Tensor = self.head(tokens.mean(dim=1))
+        return y
+
+    def hashes(self) -> tuple[KernelHash, ...]:
+        """All hashes in order; none where the attention is another."""
+        return tuple(m for m in self.modules() if isinstance(m, KernelHash))
+
+    @property
+    def hash_state(self) -> str:
+        """The least of its hashes: "unlearned", "random" or "learned"; "none" where it has none."""
+        states = [STATES.index(h.state) for h in self.hashes()]
+        return STATES[min(states)] if states else "none"
+
+    def learn_hashes(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[str, ...]:
+        """Learn from the inputs x of one batch every hash that is not learned yet, and name their layers.
+
+        To be called once before training, outside of a captured step; another call does nothing. `generator` (CPU) draws
+        the anchors. Raises InputError where a stage has fewer tokens than a hash needs, or x is blank.
+        """
+        return learn_hashes(self, x, generator)
+
+    def randomise_hashes(self) -> None:
+        """Hashes that have seen no data."""
+        for made in self.hashes():
+            made.randomise()
+
+
+def build(variant: str = "kws", **config: Any) -> Bundle:
+    """An untrained network with random hashes; `config` overrides fields of the variant's `Config`."""
+    changed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+    shape = replace(VARIANTS[variant], **changed)
+    net = PVTv2(shape).eval()
+    net.randomise_hashes()
+    image = TensorSpec("image", ("batch", shape.channels, *shape.size), axes="B C H W")
+    features = TensorSpec("features", ("batch", *shape.size), axes="B T F")
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(shape).items()}
+    return Bundle(
+        name=f"ecoformer-{variant}",
+        body=net,
+        signature=Signature(
+            inputs=(image if shape.channels else features,),
+            outputs=(TensorSpec("logits", ("batch", shape.classes), axes="B K"),),
+        ),
+        source={"model": "ecoformer", "variant": variant, "config": plain},
+        task=_TASKS.get(variant.split("-")[0], ""),
+    )

@@ -1,0 +1,81 @@
+"""EcoFormer's attention: queries and keys are the same binary codes, so its cost grows with the tokens and not their square.
+
+Source: Liu et al., NeurIPS 2022, arXiv:2209.09004, and the authors' code; the codes are `kernel_hash`'s, the products
+`binary_attention`'s.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from edgetk.models.layers.attention import Grid, merge_heads, split_heads
+from edgetk.models.layers.binary_attention import Numerator, binary_linear_attention
+from edgetk.models.layers.hash_learning import Learned
+from edgetk.models.layers.kernel_hash import ANCHORS, BITS, KernelHash, Sigma
+
+
+class HashedAttention(nn.Module):
+    """x (B, N, C) -> (B, N, C); `to_qk` makes what is hashed, `to_v` the values. No scaling, no mask."""
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        bits: int = BITS,
+        anchors: int = ANCHORS,
+        numerator: Numerator = "own_token",
+        sigma: Sigma = "sample",
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.numerator: Numerator = numerator
+        self.to_qk = nn.Linear(dim, dim)
+        self.to_v = nn.Linear(dim, dim)
+        self.proj = nn.Linear(dim, dim)
+        self.hash = KernelHash(heads, dim // heads, bits, anchors, sigma)
+
+    def codes(self, x: Tensor) -> Tensor:
+        """The codes (B, H, N, b) of tokens x (B, N, C)."""
+        codes: Tensor = self.hash(split_heads(self.to_qk(x), self.heads))
+        return codes
+
+    def forward(self, x: Tensor, grid: Grid | None = None) -> Tensor:
+        v = split_heads(self.to_v(x), self.heads)
+        y: Tensor = self.proj(merge_heads(binary_linear_attention(self.codes(x), v, self.numerator)))
+        return y
+
+    @torch.no_grad()
+    def learn(self, x: Tensor, generator: torch.Generator | None = None) -> Learned:
+        """Learn the hash from the tokens x (B, N, C) of one batch. Raises InputError as `KernelHash.learn`."""
+        return self.hash.learn(split_heads(self.to_qk(x), self.heads), generator)
+
+
+@torch.no_grad()
+def learn_hashes(net: nn.Module, x: Tensor, generator: torch.Generator | None = None) -> tuple[str, ...]:
+    """Learn every hash of `net` that is not learned yet from one batch x of its inputs, and name the layers.
+
+    Layer by layer in the order of the forward pass, so that each learns from what the learned ones before it give, as in
+    the published training at its first mini-batch. It runs in evaluation mode and in float32; a second call does nothing.
+    """
+    waiting = {name: m for name, m in net.named_modules() if isinstance(m, HashedAttention) and m.hash.state != "learned"}
+    if not waiting:
+        return ()
+
+    def learn(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, HashedAttention)
+        if layer.hash.state != "learned":
+            layer.learn(inputs[0], generator)
+
+    handles = [layer.register_forward_pre_hook(learn) for layer in waiting.values()]
+    modes = [(m, m.training) for m in net.modules()]
+    net.eval()
+    try:
+        with torch.autocast(x.device.type, enabled=False):
+            getattr(net, "clip", net)(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes:
+            module.training = training
+    return tuple(waiting)
