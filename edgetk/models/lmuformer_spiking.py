@@ -44,6 +44,8 @@ SHIFT = (0, *range(LOOKAHEAD))
 #: features are multiples of this in [-2, 2): 256 values, about 0.8 dB apart
 FEATURE_STEP = 2.0**-6
 FEATURE_LIMIT = 2.0
+#: first value of the bias of every norm in front of a neuron
+START_BIAS = 0.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class SpikingLMUFormer(nn.Module):
         self.channels = SpikingChannelMixer(config.dim, config.ffn)
         self.output = NormedLIF(config.dim, THRESHOLD)
         self.head = nn.Linear(config.dim, config.classes)
+        for unit in self.units():
+            nn.init.constant_(unit.norm.bias, START_BIAS)
         for linear in (self.mixer.encoder, self.mixer.read_memory, self.mixer.read_input, self.head):
             nn.init.trunc_normal_(linear.weight, std=0.02)
             if linear.bias is not None:

@@ -16,14 +16,14 @@ _BLOCK = 64
 
 
 @triton.jit
-def _forward(x, s, h_out, threshold, rest, steps, channels, BLOCK: tl.constexpr, KEEP: tl.constexpr):  # type: ignore[no-untyped-def]
+def _forward(x, s, h_out, threshold, rest, channels, STEPS: tl.constexpr, BLOCK: tl.constexpr, KEEP: tl.constexpr):  # type: ignore[no-untyped-def]
     c = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = c < channels
-    start = tl.program_id(0).to(tl.int64) * steps * channels + c
+    start = tl.program_id(0).to(tl.int64) * STEPS * channels + c
     theta = tl.load(threshold + c, mask=mask)
     low = tl.load(rest + c, mask=mask)
     v = low
-    for t in range(steps):
+    for t in range(STEPS):
         at = start + t * channels
         h = (v + tl.load(x + at, mask=mask).to(tl.float32)) * 0.5
         fires = h >= theta
@@ -34,14 +34,14 @@ def _forward(x, s, h_out, threshold, rest, steps, channels, BLOCK: tl.constexpr,
 
 
 @triton.jit
-def _backward(grad_s, grad_x, h_in, threshold, steps, channels, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _backward(grad_s, grad_x, h_in, threshold, channels, STEPS: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     c = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = c < channels
-    start = tl.program_id(0).to(tl.int64) * steps * channels + c
+    start = tl.program_id(0).to(tl.int64) * STEPS * channels + c
     theta = tl.load(threshold + c, mask=mask)
     grad_v = tl.zeros([BLOCK], tl.float32)
-    for i in range(steps):
-        at = start + (steps - 1 - i) * channels
+    for i in range(STEPS):
+        at = start + (STEPS - 1 - i) * channels
         h = tl.load(h_in + at, mask=mask)
         sg = tl.sigmoid(4.0 * (h - theta))
         grad_h = tl.load(grad_s + at, mask=mask).to(tl.float32) * 4.0 * sg * (1.0 - sg) + tl.where(h >= theta, 0.0, grad_v)
@@ -58,7 +58,7 @@ class _Fused(torch.autograd.Function):
         spikes = torch.empty_like(x)
         h = torch.empty(x.shape if keep else (1,), dtype=torch.float32, device=x.device)
         grid = (batch, triton.cdiv(channels, _BLOCK))
-        _forward[grid](x, spikes, h, threshold, rest, steps, channels, BLOCK=_BLOCK, KEEP=keep)
+        _forward[grid](x, spikes, h, threshold, rest, channels, STEPS=steps, BLOCK=_BLOCK, KEEP=keep)
         ctx.save_for_backward(h, threshold)
         return spikes
 
@@ -69,7 +69,7 @@ class _Fused(torch.autograd.Function):
         batch, steps, channels = grad_s.shape
         grad_x = torch.empty_like(grad_s)
         grid = (batch, triton.cdiv(channels, _BLOCK))
-        _backward[grid](grad_s, grad_x, h, threshold, steps, channels, BLOCK=_BLOCK)
+        _backward[grid](grad_s, grad_x, h, threshold, channels, STEPS=steps, BLOCK=_BLOCK)
         return grad_x, None, None
 
 
