@@ -92,7 +92,7 @@ class SpikingLMUFormer(nn.Module):
         self.output = NormedLIF(config.dim, THRESHOLD)
         self.head = nn.Linear(config.dim, config.classes)
         for unit in self.units():
-            nn.init.constant_(unit.norm.bias, START_BIAS)
+            nn.init.constant_(unit.norm.bias, START_BIAS)  # type: ignore[arg-type]
         for linear in (self.mixer.encoder, self.mixer.read_memory, self.mixer.read_input, self.head):
             nn.init.trunc_normal_(linear.weight, std=0.02)
             if linear.bias is not None:
