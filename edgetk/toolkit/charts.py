@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from math import ceil
 
 _WIDTH = 520
 
@@ -27,7 +28,7 @@ def bars(rows: Sequence[tuple[str, float, str]], label: str) -> str:
     """Horizontal bars of (name, value, text of the value)."""
     top = max((value for _, value, _ in rows), default=0.0) or 1.0
     height = 26 * len(rows) + 8
-    parts = [_open(_WIDTH, height, label)]
+    parts = [begin(_WIDTH, height, label)]
     for i, (name, value, text) in enumerate(rows):
         y = 26 * i + 4
         width = max(2.0, 250 * value / top)
@@ -53,8 +54,8 @@ def scatter(points: Sequence[Point], x_name: str, y_name: str, label: str) -> st
     def py(y: float) -> float:
         return height - bottom - (y - lo_y) / (hi_y - lo_y) * (height - top - bottom)
 
-    parts = [_open(_WIDTH, height, label)]
-    for y in _ticks(lo_y, hi_y):
+    parts = [begin(_WIDTH, height, label)]
+    for y in ticks(lo_y, hi_y):
         parts.append(f'<line class="grid" x1="{left}" x2="{_WIDTH - right}" y1="{py(y):.1f}" y2="{py(y):.1f}"/>')
         parts.append(f'<text class="num" x="{left - 8}" y="{py(y) + 4:.1f}" text-anchor="end">{100 * y:.4g} %</text>')
     for x, text in _log_ticks(10**lo_x, 10**hi_x):
@@ -89,7 +90,7 @@ def interval(before: tuple[float, float, float] | None, after: tuple[float, floa
     low, high = min(v[0] for _, v in rows), max(v[2] for _, v in rows)
     pad = 0.1 * max(high - low, 1e-3)
     low, high = low - pad, high + pad
-    parts = [_open(240, 22 * len(rows) + 4, label)]
+    parts = [begin(240, 22 * len(rows) + 4, label)]
     for i, (name, (a, m, b)) in enumerate(rows):
         y = 22 * i + 13
         xa, xm, xb = (56 + 176 * (v - low) / (high - low) for v in (a, m, b))
@@ -108,14 +109,15 @@ def operators(counts: Mapping[str, int], limit: int = 12) -> str:
     return bars(rows, "operators of the graph")
 
 
-def _open(width: int, height: int, label: str) -> str:
+def begin(width: int, height: int, label: str) -> str:
+    """The start of a chart; `label` is what a screen reader says."""
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}" style="max-width:{width}px">'
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
+    """At most seven round values in [low, high], which span at most 6."""
     step = next(s for s in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if (high - low) / s <= 6)
-    first = int(low / step) + 1
-    return [step * i for i in range(first, int(high / step) + 1)]
+    return [step * i for i in range(ceil(low / step - 1e-9), int(high / step + 1e-9) + 1)]
 
 
 def _log_ticks(low: float, high: float) -> list[tuple[float, str]]:

@@ -73,22 +73,20 @@ class Axis:
 def axis_of(signature: Signature, tokens: int, front_end: Mapping[str, Any]) -> Axis:
     """The axis of a stream on inputs of `tokens` frames, of a task with this front end.
 
-    A task says with `clip_frames` how many frames of an input are real, and with `window_samples` and `sample_rate` how much
-    one frame sees; without these all frames are real, and a frame is as long as the period. Raises PostconditionError where
-    that makes no sense.
+    A task says with `clip_frames` how many frames of an input are real, and with `hop_samples`, `window_samples` and
+    `sample_rate` when they come and how much each sees; without these all frames are real, one comes every period of the stream
+    and is as long as that. Raises PostconditionError where that makes no sense.
     """
-    period = signature.period_s
-    assert period, "a decider refuses streams without a period"
+    assert signature.period_s, "a decider refuses streams without a period"
     real = front_end.get("clip_frames", tokens)
-    window = period
-    if "window_samples" in front_end and "sample_rate" in front_end:
-        window = front_end["window_samples"] / front_end["sample_rate"]
-    if not isinstance(real, int) or real < 1 or not window > 0:
+    rate = front_end.get("sample_rate", 1 / signature.period_s)
+    hop, window = (front_end.get(key, rate * signature.period_s) / rate for key in ("hop_samples", "window_samples"))
+    if not isinstance(real, int) or real < 1 or not hop > 0 or not window > 0:
         raise PostconditionError(
-            f"curve: the task's front end must have clip_frames of at least 1 and a window longer than nothing, "
-            f"got {real!r} and {window:g} s; correct the task"
+            f"curve: the task's front end must have a clip_frames of at least 1, a hop and a window longer than nothing, "
+            f"got {real!r}, {hop:g} s and {window:g} s; correct the task"
         )
-    return Axis(tokens, min(real, tokens), lookahead(signature), period, window)
+    return Axis(tokens, min(real, tokens), lookahead(signature), hop, window)
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,7 @@ def saving(correct: Sequence[int], n: int, axis: Axis, of_final: int = OF_FINAL)
             "of_tokens": axis.tokens,
             **_share(correct[token - 1], n),
             "saved": 1 - token / axis.tokens,
-            "counting": "tokens of all tokens; no look-ahead, padding counted as sound",
+            "counting": "tokens of all tokens; no look-ahead, padding counted as input",
         },
     }
 

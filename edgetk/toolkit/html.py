@@ -16,12 +16,17 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 def render(data: Mapping[str, Any]) -> str:
     """The page for `data`, the content of a `report.json`. Every text in it is escaped."""
+    return page("report.html.j2", view(data))
+
+
+def page(template: str, shown: Mapping[str, Any]) -> str:
+    """A template of this package, filled with what it shows. Every text is escaped, and a name that is missing is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     env = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return env.get_template("report.html.j2").render(**view(data))
+    return env.get_template(template).render(**shown)
 
 
 def view(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def title(report: Report) -> str:
     return f"{report['model']} → {report['target']} (power mode {board['power_mode']}, stack {board['stack']})"
 
 
-def _table(heading: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def table(heading: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """A table without the columns that are empty in every row; numbers to the right where short."""
     from rich import box
     from rich.table import Table
@@ -187,7 +187,7 @@ def terminal(report: Report, console: Console) -> None:
     for name, text in headline(report):
         line(f"  {name:<15} {text}")
     line("")
-    console.print(_table("What each pass did", *pass_table(report)))
+    console.print(table("What each pass did", *pass_table(report)))
     for row in report["passes"]:
         line(f"  {row['name']}: {verdict(PassRow.from_json(row))}; {row['reason']}")
     line("")
@@ -195,13 +195,13 @@ def terminal(report: Report, console: Console) -> None:
         (a["path"], a["form"], a["precision"], units.size(a["size_bytes"]), a["sha256"][:12], parity_text(a["parity"]))
         for a in report["artifacts"]
     ]
-    console.print(_table("Files", ("file", "form", "precision", "size", "sha256", "proof"), files))
+    console.print(table("Files", ("file", "form", "precision", "size", "sha256", "proof"), files))
     seen, computed, absent = figure_rows(report)
     if seen:
         cells = [(artifact, target, f.metric, str(f)) for artifact, target, f in seen]
-        console.print(_table("Measured", ("file", "target", "metric", "figure"), cells))
+        console.print(table("Measured", ("file", "target", "metric", "figure"), cells))
     for by, (columns, rows) in predicted_tables(computed).items():
-        console.print(_table(f"Predicted ({by})", columns, rows))
+        console.print(table(f"Predicted ({by})", columns, rows))
     for text in dict.fromkeys(f"{target}: {f.metric} {f}" for _, target, f in absent):
         line(text)
     for text in report["notes"]:
