@@ -53,13 +53,15 @@ def lower(bundle: Bundle, target: Target, forms: Sequence[str] | None = None) ->
 
 
 def _lower_form(bundle: Bundle, form: Form, target: Target) -> Lowered:
-    from edgetk.export import clean, integers, opset
+    from edgetk.export import clean, functions, integers, opset
+    from edgetk.models.layers import operators
 
     signature = _static(form.signature) if form.name == "stream" else form.signature
     with _evaluating(bundle.module):
         example = _example(signature)
         _verify(bundle.name, form, signature, example)
-        model = _capture(bundle, form, signature, example)
+        with operators.as_nodes(functions.kept_by(target.stack)):
+            model = _capture(bundle, form, signature, example)
     clean.tidy(model)
     if target.stack.runtime == "onnxruntime":
         integers.integer_kernels(model)

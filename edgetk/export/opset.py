@@ -1,4 +1,4 @@
-"""Make a graph fit a target's software stack: operator set, IR version, LayerNormalization, operator list."""
+"""Make a graph fit a target's software stack: operator set, IR version, LayerNormalization, functions, operator list."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from edgetk.core.errors import PreconditionError
 from edgetk.core.target import Stack
+from edgetk.export import functions
 from edgetk.export.graph import opset_of
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def fit(model: onnx.ModelProto, stack: Stack, name: str) -> onnx.ModelProto:
 
     Raises PreconditionError, naming the operators, where a conversion does not exist or `stack` lacks an operator.
     """
-    original = model
+    original, model = model, functions.settle(model, stack)
     norms = any(node.op_type == "LayerNormalization" and not node.domain for node in model.graph.node)
     decompose = norms and (not stack.layer_norm or stack.opset < LAYER_NORM)
     if opset_of(model) > stack.opset or decompose:
@@ -71,6 +72,7 @@ def fit(model: onnx.ModelProto, stack: Stack, name: str) -> onnx.ModelProto:
             model = onnx.ModelProto()
             model.CopyFrom(original)
         model.ir_version = stack.ir_version
+    model = functions.attach(model)
     if unknown := sorted({n.op_type for n in model.graph.node if stack.operators and n.op_type not in stack.operators}):
         raise PreconditionError(
             f"lower: {name} must use operators that {stack.name} has, got {', '.join(unknown)}; "
