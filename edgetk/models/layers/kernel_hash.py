@@ -41,7 +41,8 @@ class _Sign(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
-        return grads[0] * (y.abs() < 1)
+        inside: Tensor = y.abs() < 1
+        return grads[0] * inside
 
 
 def sign(y: Tensor) -> Tensor:
