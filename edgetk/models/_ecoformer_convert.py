@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from edgetk.core.errors import PreconditionError
-from edgetk.models.ecoformer import PVTv2
+from edgetk.models.ecoformer import PyramidTransformer
 from edgetk.models.layers.attention import ReducedAttention
 from edgetk.models.layers.hashed_attention import HashedAttention
 
 
-def to_msa(net: PVTv2) -> PVTv2:
+def to_msa(net: PyramidTransformer) -> PyramidTransformer:
     """A copy of a network with reduced attention ("sra") that has softmax attention over all tokens instead."""
     _expect(net, "sra", "to_msa")
-    made = PVTv2(replace(net.config, attention="msa"))
+    made = PyramidTransformer(replace(net.config, attention="msa"))
     weights = dict(net.state_dict())
     for name, layer in net.named_modules():
         if isinstance(layer, ReducedAttention):
@@ -33,13 +33,13 @@ def to_msa(net: PVTv2) -> PVTv2:
     return made.train(net.training)
 
 
-def to_ecoformer(net: PVTv2) -> PVTv2:
+def to_ecoformer(net: PyramidTransformer) -> PyramidTransformer:
     """A copy of a network with softmax attention ("msa") that has EcoFormer's in all stages but the last.
 
     Its hashes are not learned: call `learn_hashes` before anything else.
     """
     _expect(net, "msa", "to_ecoformer")
-    made = PVTv2(replace(net.config, attention="ecoformer"))
+    made = PyramidTransformer(replace(net.config, attention="ecoformer"))
     weights: dict[str, Tensor] = dict(net.state_dict())
     for name, layer in made.named_modules():
         if isinstance(layer, HashedAttention):
@@ -51,7 +51,7 @@ def to_ecoformer(net: PVTv2) -> PVTv2:
     return made.train(net.training)
 
 
-def _expect(net: PVTv2, attention: str, who: str) -> None:
+def _expect(net: PyramidTransformer, attention: str, who: str) -> None:
     if net.config.attention != attention:
         raise PreconditionError(
             f"{who}: must be given a network with {attention} attention, got {net.config.attention}; "

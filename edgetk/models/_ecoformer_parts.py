@@ -1,12 +1,13 @@
-"""The parts of a pyramid vision transformer: overlapping patches, a block with a depthwise convolution in its MLP, a stage.
+"""The parts of a pyramid transformer: patches, two kinds of MLP, a block, a stage.
 
-Source: Wang et al. 2022 (PVTv2), arXiv:2106.13797, section 3; constants as in the authors' code.
+Sources: Wang et al. 2022 (PVTv2), arXiv:2106.13797, section 3; Chu et al. 2021 (Twins-SVT), arXiv:2104.13840, section 3.2;
+constants as in their authors' code.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,11 +18,11 @@ EPS = 1e-6  # of all norms but that of a patch embedding, which has torch's defa
 
 
 class PatchEmbed(nn.Module):
-    """image (B, C_in, H, W) -> tokens (B, N, C) of patches that overlap, and the grid they lie on."""
+    """image (B, C_in, H, W) -> tokens (B, N, C) of patches, and their grid. Patches that overlap reach beyond edges."""
 
     def __init__(self, inputs: int, dim: int, kernel: int, stride: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(inputs, dim, kernel, stride=stride, padding=kernel // 2)
+        self.proj = nn.Conv2d(inputs, dim, kernel, stride=stride, padding=kernel // 2 if kernel > stride else 0)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Grid]:
@@ -44,15 +45,28 @@ class ConvMlp(nn.Module):
         return y
 
 
+class Mlp(nn.Module):
+    """Linear -> GELU -> Linear, per token; x (B, N, C) -> (B, N, C)."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.expand = nn.Linear(dim, hidden)
+        self.reduce = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        y: Tensor = self.reduce(F.gelu(self.expand(x)))
+        return y
+
+
 class Block(nn.Module):
     """x += attention(norm(x)); x += mlp(norm(x))."""
 
-    def __init__(self, dim: int, hidden: int, attention: nn.Module) -> None:
+    def __init__(self, dim: int, attention: nn.Module, mlp: nn.Module) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=EPS)
         self.attention = attention
         self.norm2 = nn.LayerNorm(dim, eps=EPS)
-        self.mlp = ConvMlp(dim, hidden)
+        self.mlp = mlp
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         x = x + self.attention(self.norm1(x), grid)
@@ -61,18 +75,24 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """Patches, `depth` blocks whose attention `attend` makes, a norm: image (B, C_in, H, W) -> tokens (B, N, C), grid."""
+    """Patches, blocks, a norm: image (B, C_in, H, W) -> tokens (B, N, C) and their grid.
 
-    def __init__(self, embed: PatchEmbed, dim: int, hidden: int, depth: int, attend: Callable[[], nn.Module]) -> None:
+    `position` where it is given adds a depthwise convolution of the tokens to them behind the first block.
+    """
+
+    def __init__(self, embed: PatchEmbed, blocks: Iterable[Block], position: nn.Conv2d | None, norm: nn.Module) -> None:
         super().__init__()
         self.embed = embed
-        self.blocks = nn.ModuleList(Block(dim, hidden, attend()) for _ in range(depth))
-        self.norm = nn.LayerNorm(dim, eps=EPS)
+        self.blocks = nn.ModuleList(blocks)
+        self.position = position
+        self.norm = norm
 
     def forward(self, image: Tensor) -> tuple[Tensor, Grid]:
         x, grid = self.embed(image)
-        for block in self.blocks:
+        for i, block in enumerate(self.blocks):
             x = block(x, grid)
+            if i == 0 and self.position is not None:
+                x = x + to_tokens(self.position(to_image(x, grid)))
         return self.norm(x), grid
 
 

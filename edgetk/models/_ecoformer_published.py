@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from edgetk.core.errors import InputError
-from edgetk.models.ecoformer import Attention, Config, PVTv2
+from edgetk.models.ecoformer import Attention, Config, PyramidTransformer
 from edgetk.models.layers.kernel_hash import LEARNED
 
 #: published name within a block's attention -> name here
@@ -21,7 +21,7 @@ _ADVICE = "hand in the state dict of one of the published PVTv2 or EcoFormer net
 HEADS = (1, 2, 5, 8)
 
 
-def from_published(state: Mapping[str, Tensor], size: tuple[int, int] = (224, 224)) -> PVTv2:
+def from_published(state: Mapping[str, Tensor], size: tuple[int, int] = (224, 224)) -> PyramidTransformer:
     """A network with weights in the authors' layout; its attention and its shape are read off the names and the weights.
 
     The four stages have 1, 2, 5 and 8 heads, as in b0 to b4; hashes count as learned. Raises InputError for a name that the
@@ -38,7 +38,7 @@ def from_published(state: Mapping[str, Tensor], size: tuple[int, int] = (224, 22
             kind = name.rpartition(".")[2]
             parts = [weights.pop(f"{stage}.attention.{part}.{kind}") for part in ("q", "kv")]
             weights[f"{stage}.attention.qkv.{kind}"] = torch.cat(parts)
-    net = PVTv2(config).eval()
+    net = PyramidTransformer(config).eval()
     for name in net.state_dict():
         if name.endswith(".hash.learned"):
             weights[name] = torch.tensor(LEARNED, dtype=torch.uint8)

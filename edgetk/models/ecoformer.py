@@ -1,13 +1,15 @@
-"""EcoFormer: a pyramid vision transformer (PVTv2) whose attention works on learned binary codes, and its two counterparts.
+"""EcoFormer: a pyramid transformer whose attention works on learned binary codes, and its counterparts to compare it with.
 
-Sources: Liu et al., NeurIPS 2022, arXiv:2209.09004 (attention on codes); Wang et al. 2022, arXiv:2106.13797 (PVTv2).
+Sources: Liu et al., NeurIPS 2022, arXiv:2209.09004 (attention on codes); Wang et al. 2022, arXiv:2106.13797 (PVTv2); Chu
+et al. 2021, arXiv:2104.13840 (Twins-SVT).
 
     image -> stages of [patches -> blocks -> norm], each on a coarser grid -> logits = head(mean over tokens)
 
 A variant's name says its attention: none is EcoFormer's; "-msa" is softmax attention over all tokens, which EcoFormer is
 made from and compared with; "-sra" is PVTv2's own, with keys and values of a coarser grid. The last stage has few tokens
-and always softmax attention. `b0` to `b4` are the published sizes for 224 x 224 images; `cifar` is for 32 x 32 images and
-`kws` for spectrograms of 128 frames of 128 bands, both with 1024 tokens in their first stage.
+and always softmax attention. `b0` to `b4` (PVTv2) and `twins-s` (Twins-SVT-S, here without its windows: each attention
+sees all tokens, as the published comparison counts it) are the published sizes for 224 x 224 images; `cifar` is for 32 x 32
+images and `kws` for spectrograms of 128 frames of 128 bands, both PVTv2 with 1024 tokens in their first stage.
 
 A fresh EcoFormer has random hashes (`hash_state` says so), as its weights are random: call `learn_hashes` with the first
 batch before training, outside of any captured step. No forward pass ever learns.
@@ -17,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -26,13 +27,14 @@ from torch import Tensor, nn
 from edgetk.core.bundle import Bundle
 from edgetk.core.errors import UsageError
 from edgetk.core.signature import Signature, TensorSpec
-from edgetk.models._ecoformer_parts import PatchEmbed, Stage, initialise
+from edgetk.models._ecoformer_parts import EPS, Block, ConvMlp, Mlp, PatchEmbed, Stage, initialise
 from edgetk.models.layers.attention import ReducedAttention, SoftmaxAttention, to_image
 from edgetk.models.layers.binary_attention import Numerator
 from edgetk.models.layers.hashed_attention import HashedAttention, learn_hashes
 from edgetk.models.layers.kernel_hash import ANCHORS, BITS, STATES, KernelHash, Sigma
 
 Attention = Literal["ecoformer", "msa", "sra"]
+Family = Literal["pvt", "twins"]
 ATTENTIONS: tuple[str, ...] = get_args(Attention)
 
 
@@ -40,15 +42,17 @@ ATTENTIONS: tuple[str, ...] = get_args(Attention)
 class Config:
     """One entry per stage where there are several.
 
+    family      "pvt": patches overlap, MLPs hold a depthwise convolution; "twins": neither, but one behind the first block
     size        height and width of the image, or frames and bands of the spectrogram
     channels    of the image; 0 for spectrograms (B, T, F)
-    patch       kernel and stride of the first stage's patches; the others' are 3 and 2
+    patch       kernel and stride of the first stage's patches; the others' strides are 2
     reductions  of "sra" only: how much coarser the grid of keys and values is
     numerator   of EcoFormer's attention: "own_token" as published or "sum"
     sigma       of its hashes: of each "sample" as published or "frozen" at learning
     """
 
     attention: Attention = "ecoformer"
+    family: Family = "pvt"
     size: tuple[int, int] = (224, 224)
     channels: int = 3
     classes: int = 1000
@@ -66,6 +70,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.attention not in ATTENTIONS:
             raise UsageError(f"ecoformer: attention must be one of {', '.join(ATTENTIONS)}, got {self.attention!r}; correct it")
+        if self.family not in get_args(Family):
+            raise UsageError(f"ecoformer: family must be one of {', '.join(get_args(Family))}, got {self.family!r}; correct it")
         stages = {len(self.dims), len(self.depths), len(self.heads), len(self.mlp_ratios), len(self.reductions)}
         if len(stages) != 1:
             raise UsageError(
@@ -81,6 +87,18 @@ _SIZES: Mapping[str, Config] = {
     "cifar": replace(_SMALL, patch=(3, 1), classes=10),
     "kws": replace(_SMALL, size=(128, 128), channels=0, depths=(2, 2, 2), classes=35),
     "b0": Config(dims=(32, 64, 160, 256)),
+    "b1": Config(),
+    "b2": Config(depths=(3, 4, 6, 3)),
+    "b3": Config(depths=(3, 4, 18, 3)),
+    "b4": Config(depths=(3, 8, 27, 3)),
+    "twins-s": Config(
+        family="twins",
+        patch=(4, 4),
+        dims=(64, 128, 256, 512),
+        depths=(2, 2, 10, 4),
+        heads=(2, 4, 8, 16),
+        mlp_ratios=(4, 4, 4, 4),
+    ),
 }
 #: the task that a size is made for
 _TASKS: Mapping[str, str] = {"cifar": "cifar10", "kws": "speech-commands"}
@@ -89,10 +107,11 @@ VARIANTS: Mapping[str, Config] = {
     name if attention == "ecoformer" else f"{name}-{attention}": replace(config, attention=attention)
     for name, config in _SIZES.items()
     for attention in get_args(Attention)
+    if not (config.family == "twins" and attention == "sra")  # that would not be Twins: its reduced attention takes turns
 }
 
 
-class PVTv2(nn.Module):
+class PyramidTransformer(nn.Module):
     """images (B, C, H, W), or spectrograms (B, T, F) where the config has no channels, -> logits (B, K)."""
 
     def __init__(self, config: Config) -> None:
@@ -100,13 +119,20 @@ class PVTv2(nn.Module):
         self.config = config
         inputs = max(config.channels, 1)
         self.stages = nn.ModuleList()
-        for i, dim in enumerate(config.dims):
-            embed = PatchEmbed(inputs, dim, *(config.patch if i == 0 else (3, 2)))
-            hidden = config.mlp_ratios[i] * dim
-            self.stages.append(Stage(embed, dim, hidden, config.depths[i], partial(self._attention, i)))
+        for stage, dim in enumerate(config.dims):
+            self.stages.append(self._stage(stage, inputs))
             inputs = dim
         self.head = nn.Linear(inputs, config.classes)
         initialise(self)
+
+    def _stage(self, stage: int, inputs: int) -> Stage:
+        c, dim = self.config, self.config.dims[stage]
+        pvt, last = c.family == "pvt", stage == len(c.dims) - 1
+        embed = PatchEmbed(inputs, dim, *(c.patch if stage == 0 else (3, 2) if pvt else (2, 2)))
+        mlp, hidden = ConvMlp if pvt else Mlp, c.mlp_ratios[stage] * dim
+        blocks = [Block(dim, self._attention(stage), mlp(dim, hidden)) for _ in range(c.depths[stage])]
+        position = None if pvt else nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        return Stage(embed, blocks, position, nn.LayerNorm(dim, eps=EPS) if pvt or last else nn.Identity())
 
     def _attention(self, stage: int) -> nn.Module:
         c, dim, heads = self.config, self.config.dims[stage], self.config.heads[stage]
@@ -152,7 +178,7 @@ def build(variant: str = "kws", **config: Any) -> Bundle:
     """An untrained network with random hashes; `config` overrides fields of the variant's `Config`."""
     changed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     shape = replace(VARIANTS[variant], **changed)
-    net = PVTv2(shape).eval()
+    net = PyramidTransformer(shape).eval()
     net.randomise_hashes()
     image = TensorSpec("image", ("batch", shape.channels, *shape.size), axes="B C H W")
     features = TensorSpec("features", ("batch", *shape.size), axes="B T F")
