@@ -83,7 +83,9 @@ class TrainingData(Data, Protocol):
 class Task(Protocol):
     """A data set with its front end, metric and streaming rules.
 
-    `front_end` holds the constants another runtime needs to compute the same features (they go into the metadata).
+    `front_end` holds the constants another runtime needs to compute the same features (they go into the metadata). Where an
+    input is frames over time, `clip_frames` says how many of them are real, the first ones (the others are constant padding);
+    `sample_rate`, `hop_samples` and `window_samples` when they come and how much each one sees.
     """
 
     name: str

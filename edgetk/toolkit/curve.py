@@ -58,7 +58,7 @@ class Axis:
 
     def seconds(self, heard: float) -> float:
         """From the start of the first frame to the end of the last of `heard` frames; a mean count gives the mean time."""
-        return self.window_s + (heard - 1) * self.hop_s
+        return round(self.window_s + (heard - 1) * self.hop_s, 9)
 
     def to_json(self) -> dict[str, Any]:
         return {

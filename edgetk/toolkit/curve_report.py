@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import ceil
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from edgetk.core import units
@@ -41,7 +42,7 @@ def terminal(study: Study, console: Console) -> None:
     def line(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    models = study["models"]
+    models = _shortened(study["models"])
     line(heading(study))
     line("")
     points = [row for model in models for row in point_rows(model)]
@@ -118,7 +119,7 @@ def render(study: Study) -> str:
     """The page for a study. Every text in it is escaped, nothing is fetched, there is no script."""
     from markupsafe import Markup
 
-    models = study["models"]
+    models = _shortened(study["models"])
     best = max(model["final"]["top1"] for model in models)
     return html.page(
         "curve.html.j2",
@@ -138,6 +139,14 @@ def render(study: Study) -> str:
             "files": [(m["model"], m["form"], name, sha) for m in models for name, sha in m["files"].items()],
         },
     )
+
+
+def _shortened(models: Sequence[Study]) -> list[Study]:
+    """Models that are files under the ends of their paths that tell them apart; curve.json has the whole paths."""
+    paths = [PurePath(model["model"]) for model in models]
+    ends = ([str(PurePath(*path.parts[-n:])) for path in paths] for n in range(1, max(len(p.parts) for p in paths) + 1))
+    names = next((names for names in ends if len(set(names)) == len(names)), [str(path) for path in paths])
+    return [{**model, "model": name} for model, name in zip(models, names, strict=True)]
 
 
 def _card(i: int, model: Study) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def study(
 ) -> dict[str, Any]:
     """What `edgetk evaluate --curve` prints, as plain data; docs/early-decision.md has its keys.
 
-    models    what each is called -> the model; the first one's labels must be those of all
+    models    what each is called -> the model; those that say their labels must have the same
     exits     confidences at which to stop listening, each in (0, 1)
     earliest  frames that must have been heard before a confident exit
 
@@ -81,16 +81,15 @@ def study(
 
 
 def _agree(models: Mapping[str, Bundle]) -> None:
-    """All models must decide between the same classes, in one order."""
-    (first, bundle), *others = models.items()
-    for name, other in others:
-        if other.labels and bundle.labels and other.labels != bundle.labels:
-            pairs = zip(other.labels, bundle.labels, strict=False)
-            got, wanted = next(
-                ((a, b) for a, b in pairs if a != b), (f"{len(other.labels)} labels", f"{len(bundle.labels)} labels")
-            )
+    """All models that say their labels must decide between the same classes, in one order."""
+    labelled = [(name, bundle.labels) for name, bundle in models.items() if bundle.labels]
+    for name, labels in labelled[1:]:
+        first, wanted = labelled[0]
+        if labels != wanted:
+            pairs = zip(labels, wanted, strict=False)
+            got, there = next(((a, b) for a, b in pairs if a != b), (f"{len(labels)} labels", f"{len(wanted)} labels"))
             raise InputError(
-                f"evaluate: {name} must have the labels of {first} in the same order, got {got} where it has {wanted}; "
+                f"evaluate: {name} must have the labels of {first} in the same order, got {got} where it has {there}; "
                 "compare models of one task and one set of labels"
             )
 

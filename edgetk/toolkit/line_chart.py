@@ -96,7 +96,7 @@ def draw(lines: Sequence[Line], scales: Scales, label: str, floor: float = 0.0) 
     for i, (line, points) in enumerate(zip(lines, shown, strict=True)):
         band = [(x, high) for x, _, _, high in points] + [(x, low) for x, _, low, _ in reversed(points)]
         parts.append(f'<polygon class="band s{i % SERIES}" points="{canvas.path(band)}"/>')
-        if floor:
+        if floor and line.level >= floor:
             parts.append(_rule(f"level s{i % SERIES}", _LEFT, _RIGHT, canvas.py(line.level), canvas.py(line.level)))
     for i, points in enumerate(shown):
         path = canvas.path([(x, y) for x, y, _, _ in points])
