@@ -83,32 +83,44 @@ class Config:
 _SMALL = Config(
     dims=(32, 64, 128), depths=(2, 2, 4), heads=(1, 2, 4), mlp_ratios=(4, 4, 3), reductions=(4, 2, 1), size=(32, 32)
 )
-_SIZES: Mapping[str, Config] = {
-    "cifar": replace(_SMALL, patch=(3, 1), classes=10),
-    "kws": replace(_SMALL, size=(128, 128), channels=0, depths=(2, 2, 2), classes=35),
-    "b0": Config(dims=(32, 64, 160, 256)),
-    "b1": Config(),
-    "b2": Config(depths=(3, 4, 6, 3)),
-    "b3": Config(depths=(3, 4, 18, 3)),
-    "b4": Config(depths=(3, 8, 27, 3)),
-    "twins-s": Config(
-        family="twins",
-        patch=(4, 4),
-        dims=(64, 128, 256, 512),
-        depths=(2, 2, 10, 4),
-        heads=(2, 4, 8, 16),
-        mlp_ratios=(4, 4, 4, 4),
-    ),
-}
 #: the task that a size is made for
 _TASKS: Mapping[str, str] = {"cifar": "cifar10", "kws": "speech-commands"}
 
-VARIANTS: Mapping[str, Config] = {
-    name if attention == "ecoformer" else f"{name}-{attention}": replace(config, attention=attention)
-    for name, config in _SIZES.items()
-    for attention in get_args(Attention)
-    if not (config.family == "twins" and attention == "sra")  # that would not be Twins: its reduced attention takes turns
-}
+
+def _with_attentions(sizes: Mapping[str, Config]) -> dict[str, Config]:
+    """Each size with each attention. Twins has no "sra": its own would take turns with windows."""
+    return {
+        name if attention == "ecoformer" else f"{name}-{attention}": replace(config, attention=attention)
+        for name, config in sizes.items()
+        for attention in get_args(Attention)
+        if not (config.family == "twins" and attention == "sra")
+    }
+
+
+VARIANTS: Mapping[str, Config] = _with_attentions(
+    {
+        "cifar": replace(_SMALL, patch=(3, 1), classes=10),
+        "kws": replace(_SMALL, size=(128, 128), channels=0, depths=(2, 2, 2), classes=35),
+        "b0": Config(dims=(32, 64, 160, 256)),
+    }
+)
+#: the larger published sizes, for published weights and for counting; `build` makes them too
+PUBLISHED: Mapping[str, Config] = _with_attentions(
+    {
+        "b1": Config(),
+        "b2": Config(depths=(3, 4, 6, 3)),
+        "b3": Config(depths=(3, 4, 18, 3)),
+        "b4": Config(depths=(3, 8, 27, 3)),
+        "twins-s": Config(
+            family="twins",
+            patch=(4, 4),
+            dims=(64, 128, 256, 512),
+            depths=(2, 2, 10, 4),
+            heads=(2, 4, 8, 16),
+            mlp_ratios=(4, 4, 4, 4),
+        ),
+    }
+)
 
 
 class PyramidTransformer(nn.Module):
@@ -177,7 +189,7 @@ class PyramidTransformer(nn.Module):
 def build(variant: str = "kws", **config: Any) -> Bundle:
     """An untrained network with random hashes; `config` overrides fields of the variant's `Config`."""
     changed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-    shape = replace(VARIANTS[variant], **changed)
+    shape = replace({**VARIANTS, **PUBLISHED}[variant], **changed)
     net = PyramidTransformer(shape).eval()
     net.randomise_hashes()
     image = TensorSpec("image", ("batch", shape.channels, *shape.size), axes="B C H W")

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from edgetk.core.errors import UsageError
 from edgetk.models.layers import operators
+from edgetk.models.layers.precision import at_least_float32, no_autocast
 
 Numerator = Literal["own_token", "sum"]
 NUMERATORS: tuple[str, ...] = get_args(Numerator)
@@ -34,8 +35,8 @@ def binary_linear_attention(codes: Tensor, v: Tensor, numerator: Numerator = "ow
     if numerator not in NUMERATORS:
         raise UsageError(f"binary attention: numerator must be one of {', '.join(NUMERATORS)}, got {numerator!r}; correct it")
     tokens, beta = codes.shape[-2], codes.shape[-1] + 1
-    with torch.autocast(v.device.type, enabled=False):
-        v = v.to(torch.promote_types(v.dtype, torch.float32))
+    with no_autocast(v):
+        v = at_least_float32(v)
         codes = codes.to(v.dtype)
         keys = codes if keys is None else keys.to(v.dtype)
         if operators.wanted() and v.dim() == 4 and v.dtype == torch.float32:

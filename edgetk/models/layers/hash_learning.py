@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from edgetk.core.errors import InputError
+from edgetk.models.layers.precision import no_autocast
 
 NEIGHBOURS = 10
 STEPS = 100
@@ -87,7 +88,7 @@ def learn_bits(centred: Tensor, start: Tensor, targets: Targets) -> Learned:
 
     Runs where its inputs are, without gradients. Raises InputError where the loss is not a number.
     """
-    with torch.no_grad(), torch.autocast(centred.device.type, enabled=False):
+    with torch.no_grad(), no_autocast(centred):
         batch, heads, tokens, _ = centred.shape
         bits = start.shape[1]
         weights, traces, changed = start.clone(), [], []

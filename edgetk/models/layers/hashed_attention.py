@@ -13,6 +13,7 @@ from edgetk.models.layers.attention import Grid, merge_heads, split_heads
 from edgetk.models.layers.binary_attention import Numerator, binary_linear_attention
 from edgetk.models.layers.hash_learning import Learned
 from edgetk.models.layers.kernel_hash import ANCHORS, BITS, KernelHash, Sigma
+from edgetk.models.layers.precision import no_autocast
 
 
 class HashedAttention(nn.Module):
@@ -71,7 +72,7 @@ def learn_hashes(net: nn.Module, x: Tensor, generator: torch.Generator | None = 
     modes = [(m, m.training) for m in net.modules()]
     net.eval()
     try:
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x):
             getattr(net, "clip", net)(x)
     finally:
         for handle in handles:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from edgetk.core.errors import InputError, PreconditionError, UsageError
 from edgetk.models.layers.hash_learning import Learned, learn_bits, similarity_targets
+from edgetk.models.layers.precision import at_least_float32, no_autocast
 
 Sigma = Literal["sample", "frozen"]
 SIGMAS: tuple[str, ...] = get_args(Sigma)
@@ -106,8 +107,8 @@ class KernelHash(nn.Module):
 
     def response(self, z: Tensor) -> Tensor:
         """What the sign is taken of, (B, H, N, b), for z (B, H, N, d); in float32 at least, whatever the autocast."""
-        with torch.autocast(z.device.type, enabled=False):
-            kernel, _ = self.kernel(unit(z.to(torch.promote_types(z.dtype, torch.float32))))
+        with no_autocast(z):
+            kernel, _ = self.kernel(unit(at_least_float32(z)))
             return (kernel - self.mvec) @ self.A.transpose(-2, -1)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -144,7 +145,7 @@ class KernelHash(nn.Module):
     @torch.no_grad()
     def learn_from(self, z: Tensor, anchor: Tensor) -> Learned:
         """The same from unit vectors z (B, H, N, d) with given anchors (1, H, m, d)."""
-        with torch.autocast(z.device.type, enabled=False):
+        with no_autocast(z):
             self.anchor.copy_(anchor)
             if self.sigma is not None:
                 self.sigma.copy_(squared_distances(z, self.anchor).mean(dim=(0, 2, 3)).view_as(self.sigma))
