@@ -13,14 +13,18 @@ class Op:
     """One node of a graph, for one inference at batch 1.
 
     kind              operator type, such as "Conv"
-    name              node name
-    macs              multiply-accumulates (0 for element-wise and data movement)
-    elements          output elements (the work of element-wise operators)
+    name              node name; of a node inside a Scan: "<scan>/<node>"
+    macs              multiply-accumulates (0 for element-wise and data movement), of all its calls
+    elements          output elements (the work of element-wise operators), of all its calls
     weight_bytes      stored bytes of its constants, in their stored width
-    activation_bytes  bytes read and written that are not constants
+    activation_bytes  bytes read and written that are not constants (carried state is among them), of all its calls
     dtype             number format the arithmetic runs in: "float32", "int8", …
     sparsity          share of zero weights
-    spike_rate        share of non-zero inputs where they are spikes; None where they are not
+    spike_rate        share of non-zero inputs where they are spikes; None where they are not, or nothing was recorded
+    density           share of non-zero inputs of a product, spikes or not; None where nothing was recorded
+    rows              input vectors that meet the same weights in one inference: frames of a clip, places of a convolution
+    neurons           neuron updates: spike decisions of neurons that carry a membrane on (0 for any other node)
+    calls             how often it runs in one inference: more than once inside a Scan
     """
 
     kind: str
@@ -32,13 +36,23 @@ class Op:
     dtype: str = "float32"
     sparsity: float = 0.0
     spike_rate: float | None = None
+    density: float | None = None
+    rows: int = 1
+    neurons: int = 0
+    calls: int = 1
+
+    @property
+    def accumulates(self) -> float:
+        """Additions of a product of spikes: one for each weight that meets a spike; 0 for any other node."""
+        return 0.0 if self.spike_rate is None else self.spike_rate * self.macs
 
 
 @dataclass(frozen=True)
 class Workload:
     """A graph as work: its operators, the peak of live activations, and the state it carries.
 
-    `unknown` names every node whose work could not be counted, and why; predictors must not pass over it.
+    `unknown` names every node whose work could not be counted, and why; predictors must not pass over it. `rates_from` says
+    on what inputs spike rates and densities were recorded; empty where they were not.
     """
 
     ops: tuple[Op, ...]
@@ -48,10 +62,21 @@ class Workload:
     state_bytes: int
     period_s: float | None = None
     unknown: tuple[str, ...] = ()
+    rates_from: str = ""
 
     @property
     def macs(self) -> int:
         return sum(op.macs for op in self.ops)
+
+    @property
+    def accumulates(self) -> float:
+        """Additions that stand for the multiply-accumulates of spikes; see `Op.accumulates`."""
+        return sum(op.accumulates for op in self.ops)
+
+    @property
+    def neurons(self) -> int:
+        """Neuron updates of one inference."""
+        return sum(op.neurons for op in self.ops)
 
     def macs_by_dtype(self) -> Mapping[str, int]:
         """MACs per number format."""
@@ -73,5 +98,8 @@ class Workload:
             "peak_activation_bytes": self.peak_activation_bytes,
             "state_bytes": self.state_bytes,
             "operators": dict(self.count_by_kind()),
+            "accumulates": self.accumulates,
+            "neuron_updates": self.neurons,
+            "rates_from": self.rates_from,
             "unknown": list(self.unknown),
         }

@@ -38,10 +38,14 @@ _OTHERS = {
     "read_at_run_time": list,
     "stack": dict,
     "macs_per_cycle": dict,
+    "joules": dict,
     "sources": dict,
     "calibration": dict,
 }
 _REQUIRED = ("description", "kind", "power_mode", "stack", "cores", "clock_hz", "mem_bytes_per_s", "ram_bytes", "flash_bytes")
+#: what a board of kind "neuromorphic" must give instead: energies of operations, not speeds and sizes
+_REQUIRED_NEUROMORPHIC = ("description", "kind", "power_mode", "stack", "cores", "joules")
+_JOULES = {"synop": float, "neuron_update": float}
 _STACK = {
     "name": str,
     "runtime": str,
@@ -51,9 +55,11 @@ _STACK = {
     "activation": str,
     "layer_norm": bool,
     "operators": list,
+    "exports": list,
 }
 _STACK_REQUIRED = ("name", "runtime")
-_KINDS = ("cpu", "gpu", "mcu")
+_NEUROMORPHIC = "neuromorphic"
+_KINDS = ("cpu", "gpu", "mcu", _NEUROMORPHIC)
 _ACTIVATIONS = ("int8", "uint8")
 _LATE: Mapping[str, Callable[[], Any]] = {
     "clock_hz": machine.clock_hz,
@@ -119,15 +125,24 @@ def _target(name: str, data: dict[str, Any], where: str) -> Target:
     _check_types(data, _NUMBERS | _OTHERS, "", where)
     measurable = data.get("measurable", False)
     late = {*data.get("read_at_run_time", ()), "mem_bytes_per_s"} if measurable else set()
-    _check_given(data, [key for key in _REQUIRED if key not in late], "", where)
+    neuromorphic = data.get("kind") == _NEUROMORPHIC
+    required = _REQUIRED_NEUROMORPHIC if neuromorphic else _REQUIRED
+    _check_given(data, [key for key in required if key not in late], "", where)
     _check_types(data["stack"], _STACK, "stack.", where)
     _check_given(data["stack"], _STACK_REQUIRED, "stack.", where)
+    if data["stack"].get("exports") == []:
+        raise InputError(f"board {where}: stack.exports must name a format, got none; name one or leave it out")
     rates: dict[str, float] = data.get("macs_per_cycle", {})
     _check_types(rates, dict.fromkeys(rates, float), "macs_per_cycle.", where)
     _check_choice(data["kind"], _KINDS, "kind", where)
     _check_choice(data["stack"].get("activation", "int8"), _ACTIVATIONS, "stack.activation", where)
+    joules: dict[str, float] = data.get("joules", {})
+    if joules and not neuromorphic:
+        raise InputError(f'board {where}: joules must stand on a board of kind "neuromorphic", got {data["kind"]!r}; remove it')
+    _check_types(joules, _JOULES, "joules.", where)
+    _check_given(joules, _JOULES if neuromorphic else (), "joules.", where)
     found = _at_run_time(data, where)
-    if "float32" not in rates and not measurable:
+    if "float32" not in rates and not measurable and not neuromorphic:
         raise InputError(
             f"board {where}: macs_per_cycle must give at least float32, got {list(rates)}; add macs_per_cycle.float32"
         )
@@ -137,7 +152,7 @@ def _target(name: str, data: dict[str, Any], where: str) -> Target:
     per_mac = calibration.get("joules_per_mac", {})
     _check_types({"joules_per_mac": per_mac}, {"joules_per_mac": dict}, "calibration.", where)
     _check_types(per_mac, dict.fromkeys(per_mac, float), "calibration.joules_per_mac.", where)
-    numbers: dict[str, Any] = {"clock_hz": None, "mem_bytes_per_s": None}
+    numbers: dict[str, Any] = dict.fromkeys(("clock_hz", "mem_bytes_per_s", "ram_bytes", "flash_bytes"))
     numbers |= {key: kind(data[key]) for key, kind in _NUMBERS.items() if key in data} | found
     stack: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data["stack"].items()}
     return Target(
@@ -150,6 +165,7 @@ def _target(name: str, data: dict[str, Any], where: str) -> Target:
         measurable=measurable,
         sources=_sources(data, where) | dict.fromkeys(found, "read from the operating system"),
         calibration=calibration,
+        joules={key: float(value) for key, value in joules.items()},
         **numbers,
     )
 
@@ -190,7 +206,7 @@ def _check_choice(value: str, choices: tuple[str, ...], key: str, where: str) ->
 def _numbers(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """Dotted names of all numbers that need a source."""
     for key, value in table.items():
-        if isinstance(value, dict) and key in ("stack", "macs_per_cycle"):
+        if isinstance(value, dict) and key in ("stack", "macs_per_cycle", "joules"):
             yield from _numbers(value, f"{prefix}{key}.")
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             yield f"{prefix}{key}"

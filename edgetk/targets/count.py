@@ -2,41 +2,30 @@
 
 Symbolic dimensions count as 1. Quantized graphs are read as their runtimes run them: weights in their stored width, a
 MatMul, Gemm or Conv whose operands both come from DequantizeLinear as integer arithmetic, and a Quantize/Dequantize pair
-as part of its neighbours. What cannot be counted is listed in `Workload.unknown`, never passed over as zero.
+as part of its neighbours. A Scan is counted by its body, once for each iteration. What cannot be counted is listed in
+`Workload.unknown`, never passed over as zero.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
-import onnx
 from onnx import ModelProto, NodeProto, numpy_helper
 
 from edgetk.core.errors import InputError
 from edgetk.core.signature import Signature
 from edgetk.core.workload import Op, Workload
-from edgetk.targets.graph import Graph, has_subgraph, read, stored_bytes
-from edgetk.targets.kinds import SELECTS, SHAPES, VIEWS
+from edgetk.targets import scan
+from edgetk.targets.firing import Activity, Firing
+from edgetk.targets.graph import Graph, has_subgraph, read, reads, stored_bytes
+from edgetk.targets.kinds import COMPARES, SELECTS, SHAPES, VIEWS
 from edgetk.targets.liveness import peak_bytes
+from edgetk.targets.neurons import updates
+from edgetk.targets.products import FACTORS, INTEGER, activations, attributes, einsum_macs, factors, macs, rows
 
-#: Where the two factors of a product stand among the inputs.
-_FACTORS: Mapping[str, tuple[int, int]] = {
-    "Conv": (0, 1),
-    "ConvInteger": (0, 1),
-    "ConvTranspose": (0, 1),
-    "QLinearConv": (0, 3),
-    "Gemm": (0, 1),
-    "MatMul": (0, 1),
-    "MatMulInteger": (0, 1),
-    "QLinearMatMul": (0, 3),
-    "Einsum": (0, 1),
-    "LSTM": (0, 1),
-    "GRU": (0, 1),
-    "RNN": (0, 1),
-}
-_INTEGER = frozenset({"ConvInteger", "QLinearConv", "MatMulInteger", "QLinearMatMul"})
 #: Standard operators that multiply and accumulate, or hold a graph of their own, and have no rule here.
 _NO_RULE = frozenset({"Attention", "LinearAttention", "RotaryEmbedding", "DFT", "STFT", "DeformConv", "Det", "GridSample"})
 _QUANTIZED = frozenset({"int8", "uint8", "int4", "uint4", "int2", "uint2", "int16", "uint16"})
@@ -50,50 +39,127 @@ _SCALE_AND_ZERO = {
 }
 
 
-def count(model: ModelProto, signature: Signature | None = None) -> Workload:
+@dataclass(frozen=True)
+class _Level:
+    """The graph itself, or the body of a Scan in it: the prefix of its nodes' names, and how often it runs."""
+
+    graph: Graph
+    prefix: str = ""
+    calls: int = 1
+    parent: _Level | None = None
+
+    def inside(self, node: NodeProto) -> _Level:
+        """The body of a Scan that has no problem."""
+        calls = self.calls * scan.iterations(self.graph, node)
+        return _Level(scan.body(self.graph, node), f"{self.prefix}{_name(node)}/", calls, self)
+
+    def home(self, name: str) -> tuple[str, str]:
+        """Where a constant is stored: two bodies may have constants of one name, and read those of the graph around them."""
+        if self.parent is not None and name in self.parent.graph.constants:
+            return self.parent.home(name)
+        return self.prefix, name
+
+
+def count(model: ModelProto, signature: Signature | None = None, firing: Firing | None = None) -> Workload:
     """The work of `model` for one inference (one step, where it is a stream).
 
-    Signature gives state and period; without it, every input `x` that has an output `x_out` is state. Raises InputError if
-    the graph is not valid ONNX or keeps its weights in other files.
+    Signature gives state and period; without it, every input `x` that has an output `x_out` is state. `firing`, recorded from
+    this graph, says which products have spikes at their input and how many. Raises InputError if the graph is not valid
+    ONNX or keeps its weights in other files, and for a `firing` of another graph.
     """
     graph = read(model)
     states = tuple(s.name for s in signature.state) if signature else _states(graph)
+    recorded = _recorded(graph, firing)
     unknown: list[str] = []
-    ops = []
-    for node in graph.nodes:
-        label = f"{node.op_type} {node.name or node.output[0]}"
-        reason = _problem(graph, node)
-        if reason:
-            unknown.append(f"{label}: {reason}")
-        ops.append(_op(graph, node, counted=reason is None))
+    ops: list[Op] = []
+    levels = _walk(_Level(graph), recorded, ops, unknown)
     peak = 0
     missing = [name for name in (*graph.inputs, *graph.maker) if name and name not in graph.shape]
     if not missing:
-        peak = peak_bytes(
-            graph.nodes, graph.inputs, graph.outputs, frozenset(graph.roots) | frozenset(states), graph.tensor_bytes
-        )
+        peak = _peak(_Level(graph), frozenset(graph.roots) | frozenset(states))
     else:
         unknown.append(f"peak of live activations: the shape of {missing[0]} and {len(missing) - 1} more cannot be inferred")
-    used = frozenset().union(*(graph.roots[i] for node in graph.nodes for i in node.input if i in graph.roots))
+    used = {
+        level.home(root): level.graph
+        for level in levels
+        for node in level.graph.nodes
+        for name in reads(node)
+        for root in level.graph.roots.get(name, ())
+    }
+    helpers = {level.home(name) for level in levels for name in _helpers(level.graph)}
     return Workload(
         ops=tuple(ops),
-        weight_bytes=sum(graph.constant_bytes(name) for name in used),
-        parameters=sum(math.prod(graph.constants[name].dims) for name in _parameters(graph, used)),
+        weight_bytes=sum(holder.constant_bytes(name) for (_, name), holder in used.items()),
+        parameters=sum(_parameters(holder, home[1]) for home, holder in used.items() if home not in helpers),
         peak_activation_bytes=peak,
         state_bytes=sum(stored_bytes(graph.elements(name), graph.dtype[name]) for name in states if name in graph.shape),
         period_s=signature.period_s if signature else _period_s(model),
         unknown=tuple(unknown),
+        rates_from=str(firing) if firing else "",
     )
 
 
-def _attributes(node: NodeProto) -> dict[str, object]:
-    return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+def _walk(level: _Level, recorded: Mapping[str, Activity], ops: list[Op], unknown: list[str]) -> list[_Level]:
+    """Append the operators of a graph, then those of the bodies in it, to `ops`; the levels that were visited."""
+    neurons = updates(level.graph)
+    levels = [level]
+    for node in level.graph.nodes:
+        reason = _problem(level.graph, node)
+        if reason:
+            unknown.append(f"{node.op_type} {level.prefix}{_name(node)}: {reason}")
+        op = _op(level.graph, node, counted=reason is None)
+        activity = recorded.get(node.output[0])
+        ops.append(
+            replace(
+                op,
+                name=level.prefix + op.name,
+                macs=op.macs * level.calls,
+                elements=op.elements * level.calls,
+                activation_bytes=op.activation_bytes * level.calls,
+                spike_rate=activity.nonzero if activity and activity.spikes else None,
+                density=activity.nonzero if activity else None,
+                neurons=neurons.get(node.output[0], 0) * level.calls,
+                calls=level.calls,
+            )
+        )
+        if scan.is_scan(node) and reason is None:
+            levels += _walk(level.inside(node), {}, ops, unknown)
+    return levels
+
+
+def _recorded(graph: Graph, firing: Firing | None) -> Mapping[str, Activity]:
+    if firing is None:
+        return {}
+    made = {node.output[0] for node in graph.nodes if activations(graph, node)}
+    for name in firing.products:
+        if name not in made:
+            raise InputError(
+                f"count: firing must be recorded from this graph, got the product {name}, which it lacks; record it again"
+            )
+    return firing.products
+
+
+def _peak(level: _Level, elsewhere: frozenset[str]) -> int:
+    """Peak of live activations of a graph, what the bodies in it need while they run included."""
+    graph = level.graph
+    inside = {
+        node.output[0]: _peak(body, frozenset(body.graph.roots) | scan.elsewhere(node))
+        for node in graph.nodes
+        if scan.is_scan(node) and _problem(graph, node) is None and (body := level.inside(node)).graph.is_known
+    }
+    return peak_bytes(graph.nodes, graph.inputs, graph.outputs, elsewhere, graph.tensor_bytes, inside)
+
+
+def _name(node: NodeProto) -> str:
+    return str(node.name or node.output[0])
 
 
 def _problem(graph: Graph, node: NodeProto) -> str | None:
     """Why the work of a node cannot be counted; None if it can."""
     if node.domain not in ("", "ai.onnx"):
         return f"no rule for the domain {node.domain}"
+    if scan.is_scan(node):
+        return scan.problem(graph, node)
     if node.op_type in _NO_RULE or has_subgraph(node):
         return "no rule for this operator"
     if graph.is_folded(node):
@@ -101,61 +167,26 @@ def _problem(graph: Graph, node: NodeProto) -> str | None:
     for name in (*node.input, *node.output):
         if name and name not in graph.shape:
             return f"the shape of {name} cannot be inferred"
-    if node.op_type == "Einsum" and _einsum_macs(graph, node) is None:
+    if node.op_type == "Einsum" and einsum_macs(graph, node) is None:
         return "only einsum of two operands without an ellipsis has a rule"
     return None
 
 
-def _factors(node: NodeProto) -> list[str]:
-    """The inputs that are multiplied with each other."""
-    return [node.input[i] for i in _FACTORS[node.op_type] if i < len(node.input)]
-
-
-def _macs(graph: Graph, node: NodeProto) -> int:
-    if node.op_type not in _FACTORS:
-        return 0
-    first, second = _factors(node)
-    a, b = graph.shape[first], graph.shape[second]
-    if node.op_type in ("Conv", "ConvInteger", "QLinearConv"):
-        return graph.elements(node.output[0]) * math.prod(b[1:])  # weight (M, C / groups, *kernel)
-    if node.op_type == "ConvTranspose":
-        return math.prod(a) * math.prod(b[1:])  # weight (C, M / groups, *kernel)
-    if node.op_type == "Gemm":
-        return graph.elements(node.output[0]) * (a[0] if _attributes(node).get("transA") else a[1])
-    if node.op_type in ("LSTM", "GRU", "RNN"):
-        return a[0] * a[1] * (math.prod(b) + graph.elements(node.input[2]))  # X (T, B, I), every gate each step
-    if node.op_type == "Einsum":
-        return _einsum_macs(graph, node) or 0
-    return graph.elements(node.output[0]) * a[-1]
-
-
-def _einsum_macs(graph: Graph, node: NodeProto) -> int | None:
-    """Product of all index sizes: the multiplications of a plain two-operand contraction."""
-    equation = _attributes(node).get("equation", b"")
-    assert isinstance(equation, bytes)
-    terms = equation.decode().replace(" ", "").split("->")[0].split(",")
-    if len(terms) != 2 or "." in equation.decode():
-        return None
-    sizes: dict[str, int] = {}
-    for term, name in zip(terms, node.input, strict=True):
-        sizes.update(zip(term, graph.shape[name], strict=True))
-    return math.prod(sizes.values())
-
-
 def _arithmetic(graph: Graph, node: NodeProto) -> str:
     """The number format a node computes in."""
-    if node.op_type in _INTEGER:
+    if node.op_type in INTEGER:
         return "int8"
-    if node.op_type in _FACTORS:
-        factors = []
-        for name in _factors(node):
+    if node.op_type in FACTORS:
+        formats = []
+        for name in factors(node):
             maker = graph.maker.get(graph.through_views(name))
-            factors.append(graph.dtype[maker.input[0]] if maker is not None and maker.op_type == "DequantizeLinear" else "")
-        if all(f in ("int8", "uint8") for f in factors):
+            formats.append(graph.dtype[maker.input[0]] if maker is not None and maker.op_type == "DequantizeLinear" else "")
+        if all(f in ("int8", "uint8") for f in formats):
             return "int8"
-        if all(f in _QUANTIZED for f in factors):
-            return max(factors, key=lambda f: stored_bytes(8, f)).removeprefix("u")
-    known = [graph.dtype[name] for name in (*node.output, *node.input) if name in graph.dtype]
+        if all(f in _QUANTIZED for f in formats):
+            return max(formats, key=lambda f: stored_bytes(8, f)).removeprefix("u")
+    compared = node.input if node.op_type in COMPARES else ()
+    known = [graph.dtype[name] for name in (*compared, *node.output, *node.input) if name in graph.dtype]
     return known[0] if known else "float32"
 
 
@@ -167,9 +198,9 @@ def _is_merged(graph: Graph, node: NodeProto) -> bool:
 
 
 def _moved(graph: Graph, node: NodeProto) -> list[str]:
-    """The tensors a node reads and writes; a selection reads as much as it writes."""
+    """The tensors a node reads and writes; a selection reads as much as it writes, a Scan moves what its body moves."""
     outputs = [n for n in node.output if n]
-    if node.op_type in VIEWS or _is_merged(graph, node):
+    if node.op_type in VIEWS or scan.is_scan(node) or _is_merged(graph, node):
         return []
     if node.op_type in SHAPES:
         return outputs
@@ -179,24 +210,24 @@ def _moved(graph: Graph, node: NodeProto) -> list[str]:
 
 
 def _op(graph: Graph, node: NodeProto, counted: bool) -> Op:
-    name = node.name or node.output[0]
     kind = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
     dtype = _arithmetic(graph, node)
     if graph.is_folded(node) and not has_subgraph(node):
-        return Op(kind, name, 0, 0, 0, 0, dtype)  # folded when the graph is loaded
+        return Op(kind, _name(node), 0, 0, 0, 0, dtype)  # folded when the graph is loaded
     constant = frozenset().union(*(graph.roots.get(i, frozenset()) for i in node.input))
     sparsity = 0.0
-    if node.op_type in _FACTORS:
-        sparsity = max((_sparsity(graph, name) for name in _factors(node)), default=0.0)
+    if node.op_type in FACTORS:
+        sparsity = max((_sparsity(graph, name) for name in factors(node)), default=0.0)
     return Op(
         kind,
-        name,
-        macs=_macs(graph, node) if counted else 0,
-        elements=sum(graph.elements(o) for o in node.output if o in graph.shape),
+        _name(node),
+        macs=macs(graph, node) if counted else 0,
+        elements=0 if scan.is_scan(node) else sum(graph.elements(o) for o in node.output if o in graph.shape),
         weight_bytes=sum(graph.constant_bytes(c) for c in constant),
         activation_bytes=sum(graph.tensor_bytes(n) for n in _moved(graph, node) if n in graph.shape and n not in graph.roots),
         dtype=dtype,
         sparsity=sparsity,
+        rows=rows(graph, node) if counted and node.op_type in FACTORS else 1,
     )
 
 
@@ -213,7 +244,7 @@ def _sparsity(graph: Graph, name: str) -> float:
         if points.ndim == 0:
             zero = points
         elif points.any():
-            axis = _attributes(maker).get("axis", 1)
+            axis = attributes(maker).get("axis", 1)
             assert isinstance(axis, int)
             zero = np.expand_dims(points, [d for d in range(len(graph.shape[source])) if d != axis % len(graph.shape[source])])
     if source not in graph.constants:
@@ -222,16 +253,21 @@ def _sparsity(graph: Graph, name: str) -> float:
     return float(np.mean(values == zero)) if values.size else 0.0
 
 
-def _parameters(graph: Graph, used: frozenset[str]) -> frozenset[str]:
-    """The stored tensors that are a model's numbers: not scales, zero points, shapes or scalars."""
-    helpers = {
+def _helpers(graph: Graph) -> frozenset[str]:
+    """The stored tensors that are scales and zero points."""
+    return frozenset(
         root
         for node in graph.nodes
         for index in _SCALE_AND_ZERO.get(node.op_type, ())
         if index < len(node.input)
         for root in graph.roots.get(node.input[index], ())
-    }
-    return frozenset(n for n in used - helpers if graph.constants[n].dims and graph.dtype[n] not in ("int64", "bool"))
+    )
+
+
+def _parameters(graph: Graph, name: str) -> int:
+    """How many of a model's numbers a stored tensor holds: none where it is a shape, a mask or a scalar."""
+    dims = graph.constants[name].dims
+    return math.prod(dims) if dims and graph.dtype[name] not in ("int64", "bool") else 0
 
 
 def _states(graph: Graph) -> tuple[str, ...]:

@@ -6,11 +6,12 @@ Functions are inlined, symbolic dimensions of the inputs become 1, and shapes ar
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, inliner, numpy_helper, shape_inference
+from onnx import GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, inliner, numpy_helper, shape_inference
 
 from edgetk.core.errors import InputError
 from edgetk.targets.kinds import VIEWS
@@ -41,6 +42,12 @@ class Graph:
     roots: dict[str, frozenset[str]]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    opsets: tuple[OperatorSetIdProto, ...] = ()
+
+    @property
+    def is_known(self) -> bool:
+        """True where the shapes of all tensors could be inferred."""
+        return all(name in self.shape for name in (*self.inputs, *self.maker) if name)
 
     def elements(self, name: str) -> int:
         return math.prod(self.shape[name])
@@ -72,20 +79,32 @@ class Graph:
         return stored_bytes(self.elements(name), self.stored_dtype(name))
 
 
-def read(model: ModelProto) -> Graph:
-    """The tables of `model`. Raises InputError if it is not valid ONNX or keeps weights in other files."""
+def inlined(model: ModelProto) -> ModelProto:
+    """A copy of `model` without functions. Raises InputError if it is not valid ONNX or keeps weights in other files."""
     if any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer):
         raise InputError("count: all weights must be in the model, got some in other files; save it as a single file")
-    copy = ModelProto()
-    copy.CopyFrom(model)
     try:
-        copy = inliner.inline_local_functions(copy)
-        _fix_dimensions(copy)
-        graph = shape_inference.infer_shapes(copy, data_prop=True).graph
+        return inliner.inline_local_functions(model)
     except Exception as error:  # onnx raises several unrelated types for a graph that is not valid
-        raise InputError(
-            f"count: the graph must be valid ONNX, got {type(error).__name__}: {error}; export it again"
-        ) from error
+        raise _not_valid(error) from error
+
+
+def read(model: ModelProto) -> Graph:
+    """The tables of `model`. Raises InputError if it is not valid ONNX or keeps weights in other files."""
+    copy = inlined(model)
+    _fix_dimensions(copy)
+    return tables(copy)
+
+
+def tables(model: ModelProto, constant: Mapping[str, frozenset[str]] | None = None) -> Graph:
+    """The tables of a model without functions whose inputs have fixed shapes, after inferring all others.
+
+    `constant` names inputs that hold constants all the same, with the stored tensors they are computed from.
+    """
+    try:
+        graph = shape_inference.infer_shapes(model, data_prop=True).graph
+    except Exception as error:
+        raise _not_valid(error) from error
     constants = {t.name: t for t in graph.initializer}
     nodes = []
     for node in graph.node:
@@ -103,11 +122,11 @@ def read(model: ModelProto) -> Graph:
             dtype.setdefault(value.name, _dtype(tensor.elem_type))
     maker = {name: node for node in nodes for name in node.output if name}
     readers: dict[str, list[NodeProto]] = {}
-    roots = {name: frozenset({name}) for name in constants}
+    roots = {name: frozenset({name}) for name in constants} | dict(constant or {})
     for node in nodes:
-        inputs = [i for i in node.input if i]
-        for name in dict.fromkeys(inputs):
+        for name in dict.fromkeys(reads(node)):
             readers.setdefault(name, []).append(node)
+        inputs = [i for i in node.input if i]
         if inputs and all(i in roots for i in inputs) and not has_subgraph(node):
             roots.update({o: frozenset().union(*(roots[i] for i in inputs)) for o in node.output if o})
     return Graph(
@@ -118,9 +137,14 @@ def read(model: ModelProto) -> Graph:
         readers,
         constants,
         roots,
-        tuple(i.name for i in graph.input if i.name not in constants),
+        tuple(i.name for i in graph.input if i.name not in roots),
         tuple(o.name for o in graph.output),
+        tuple(model.opset_import),
     )
+
+
+def _not_valid(error: Exception) -> InputError:
+    return InputError(f"count: the graph must be valid ONNX, got {type(error).__name__}: {error}; export it again")
 
 
 def _fix_dimensions(model: ModelProto) -> None:
@@ -130,9 +154,19 @@ def _fix_dimensions(model: ModelProto) -> None:
         for dim in value.type.tensor_type.shape.dim:
             if not dim.HasField("dim_value") and value.name not in initial:
                 dim.dim_value = 1
-    del model.graph.value_info[:]
-    for value in model.graph.output:
+    forget_shapes(model.graph)
+
+
+def forget_shapes(graph: GraphProto) -> None:
+    """Drop all shapes but those of the graph's own inputs, bodies of control flow included."""
+    del graph.value_info[:]
+    for value in graph.output:
         value.type.tensor_type.ClearField("shape")
+    for node in graph.node:
+        for body in subgraphs(node):
+            for value in body.input:
+                value.type.tensor_type.ClearField("shape")
+            forget_shapes(body)
 
 
 def _constant(node: NodeProto) -> TensorProto:
@@ -146,6 +180,29 @@ def _constant(node: NodeProto) -> TensorProto:
     return numpy_helper.from_array(np.asarray(value, dtype=kind[attribute.name]))
 
 
+def subgraphs(node: NodeProto) -> list[GraphProto]:
+    """The bodies of If, Loop, Scan and the like."""
+    return [g for a in node.attribute for g in ([a.g] if a.type == onnx.AttributeProto.GRAPH else a.graphs)]
+
+
 def has_subgraph(node: NodeProto) -> bool:
     """True for If, Loop, Scan and the like."""
-    return any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute)
+    return bool(subgraphs(node))
+
+
+def captured(node: NodeProto) -> tuple[str, ...]:
+    """Tensors that the bodies of a node read from the graph around it."""
+    return tuple(dict.fromkeys(name for body in subgraphs(node) for name in _free(body)))
+
+
+def _free(body: GraphProto) -> Iterable[str]:
+    own = {value.name for value in body.input} | {t.name for t in body.initializer}
+    for node in body.node:
+        yield from (name for name in reads(node) if name not in own)
+        own.update(node.output)
+    yield from (value.name for value in body.output if value.name not in own)
+
+
+def reads(node: NodeProto) -> Sequence[str]:
+    """All tensors a node needs: its inputs, and what its bodies read from the graph around it."""
+    return [name for name in (*node.input, *captured(node)) if name]

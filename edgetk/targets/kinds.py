@@ -8,8 +8,10 @@ VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 SHAPES = frozenset({"Shape", "Size"})
 #: They read as much of their first input as they write.
 SELECTS = frozenset({"Slice", "Gather", "GatherND", "GatherElements", "Split"})
+#: They compute in the format of what they compare, and say yes or no.
+COMPARES = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal"})
 
 
 def weights_read(op: Op) -> int:
-    """Bytes of its constants that an operator reads in one inference: of a table, only what it selects."""
-    return 0 if op.kind in SELECTS else op.weight_bytes
+    """Bytes of its constants that an operator reads in one inference, all calls: of a table, only what it selects."""
+    return 0 if op.kind in SELECTS else op.weight_bytes * op.calls

@@ -6,9 +6,11 @@ Quantize or Dequantize and the tensor it is merged with; nothing else is done in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from onnx import NodeProto
+
+from edgetk.targets.graph import reads
 
 _SHARED = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "QuantizeLinear", "DequantizeLinear"})
 
@@ -19,14 +21,16 @@ def peak_bytes(
     outputs: Sequence[str],
     elsewhere: frozenset[str],
     size: Callable[[str], int],
+    inside: Mapping[str, int] | None = None,
 ) -> int:
     """Largest sum of `size` over the tensors alive at one node, without those in `elsewhere` (constants, carried state).
 
-    An input is alive until its last reader, an output from its maker to the end.
+    An input is alive until its last reader, an output from its maker to the end. `inside` gives, by its first output, what
+    the body of a node needs while it runs.
     """
     readers: dict[str, int] = {}
     for node in nodes:
-        for name in set(node.input):
+        for name in set(reads(node)):
             readers[name] = readers.get(name, 0) + 1
     owner: dict[str, str] = {name: name for name in inputs}
     for node in nodes:
@@ -41,7 +45,7 @@ def peak_bytes(
     sizes: dict[str, int] = {}
     last: dict[str, int] = {}
     for step, node in enumerate(nodes):
-        for name in (*node.input, *node.output):
+        for name in (*reads(node), *node.output):
             if name in owner and name and name not in elsewhere:
                 root = owner[name]
                 sizes[root] = max(sizes.get(root, 0), size(name))
@@ -51,8 +55,9 @@ def peak_bytes(
             last[owner[name]] = len(nodes)
     alive = {owner[name] for name in inputs if owner[name] in last}
     peak = sum(sizes[name] for name in alive)
+    extra = inside or {}
     for step, node in enumerate(nodes):
         alive |= {owner[name] for name in node.output if name in owner and owner[name] in last}
-        peak = max(peak, sum(sizes[name] for name in alive))
+        peak = max(peak, sum(sizes[name] for name in alive) + extra.get(node.output[0], 0))
         alive = {name for name in alive if last[name] > step}
     return peak

@@ -21,11 +21,14 @@ PREDICTOR = "roofline"
 
 @dataclass(frozen=True)
 class Fit:
-    """Whether a model has room on a board: bytes it needs, and one reason for each memory that is too small."""
+    """Whether a model has room on a board: bytes it needs, and one reason for each memory that is too small.
+
+    `ok` is None where the board does not say what it holds.
+    """
 
     flash_bytes: int
     ram_bytes: int
-    ok: bool
+    ok: bool | None
     reasons: tuple[str, ...]
 
 
@@ -36,10 +39,15 @@ def fits(workload: Workload, target: Target) -> Fit:
     if target.kind != "mcu":
         ram += workload.weight_bytes
     needs = (("flash", flash, target.flash_bytes), ("RAM", ram, target.ram_bytes))
-    reasons = [f"needs {units.size(need)} of {name}, has {units.size(has)}" for name, need, has in needs if need > has]
+    reasons = [
+        f"needs {units.size(need)} of {name}, has {units.size(has)}"
+        for name, need, has in needs
+        if has is not None and need > has
+    ]
     if workload.unknown and not workload.peak_activation_bytes:
         reasons.append(f"RAM is not known: {workload.unknown[-1]}")
-    return Fit(flash, ram, not reasons, tuple(reasons))
+    silent = target.flash_bytes is None or target.ram_bytes is None
+    return Fit(flash, ram, None if silent and not reasons else not reasons, tuple(reasons))
 
 
 def predict(workload: Workload, target: Target) -> list[Predicted | Missing]:
@@ -53,7 +61,7 @@ def predict(workload: Workload, target: Target) -> list[Predicted | Missing]:
     ram = _predicted(
         "ram", fit.ram_bytes, target, f"live activations and state, {resident}; the runtime's own memory is not included"
     )
-    if not fit.ok:
+    if fit.ok is False:
         reason = f"does not fit: {'; '.join(fit.reasons)}"
         return [flash, ram, *(_missing(metric, reason, target) for metric in _metrics(workload))]
     latency = _latency(workload, target)
@@ -78,7 +86,7 @@ def _missing(metric: str, reason: str, target: Target) -> Missing:
 
 
 def op_seconds(op: Op, target: Target) -> float:
-    """Time of one operator. Operators that move nothing and compute nothing (views, folded constants) take none.
+    """Time of one operator, all its calls. Operators that move nothing and compute nothing (views, folded constants) take none.
 
     The target must give clock, bandwidth and MACs per cycle of float32.
     """
@@ -88,7 +96,7 @@ def op_seconds(op: Op, target: Target) -> float:
     assert target.mem_bytes_per_s is not None
     rate = target.macs_per_cycle.get(op.dtype, target.macs_per_cycle["float32"])
     traffic = (weights_read(op) + op.activation_bytes) / target.mem_bytes_per_s
-    return max(op.macs / (rate * target.clock_hz), traffic) + target.overhead_s_per_op
+    return max(op.macs / (rate * target.clock_hz), traffic) + target.overhead_s_per_op * op.calls
 
 
 def _latency(workload: Workload, target: Target) -> Predicted | Missing:

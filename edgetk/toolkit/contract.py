@@ -181,7 +181,7 @@ def check_exporter(exporter: Exporter, bundle: Bundle, target: str = "host") -> 
 
 def check_board(path: Path | str) -> None:
     """It loads, every number has a source, it predicts only `Predicted` or `Missing`, and more MACs never take less time."""
-    from edgetk.targets import roofline
+    from edgetk.toolkit import cost
 
     target = _board(str(path))
     who = f"board {target.name}"
@@ -191,7 +191,7 @@ def check_board(path: Path | str) -> None:
     values = []
     for factor in (1, 2, 4):
         op = Op("MatMul", "m", 10_000 * factor, 100, 1_000, 1_000)
-        figures = roofline.predict(Workload((op,), 1_000, 250, 1_000, 0), target)
+        figures = cost.predict(Workload((op,), 1_000, 250, 1_000, 0), target)
         assert all(isinstance(f, Predicted | Missing) for f in figures), f"{who}: must predict, got {figures}"
         values += [f.value for f in figures if isinstance(f, Predicted) and f.metric == "latency"]
     assert values == sorted(values), f"{who}: more MACs must not take less time, got {values}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgetk.core import registry
 from edgetk.core.bundle import Bundle
-from edgetk.core.contracts import Lowered, Meter
+from edgetk.core.contracts import Lowered, Meter, Predictor
 from edgetk.core.figures import Figure, Measured, Missing, Predicted
 from edgetk.core.signature import Signature
 from edgetk.core.target import Target
@@ -109,10 +109,11 @@ def count_graph(graph: Any, signature: Signature) -> Workload:
 
 
 def predict(workload: Workload, target: Target) -> Sequence[Predicted | Missing]:
-    """All figures the target's predictor gives."""
-    from edgetk.targets import roofline
+    """All figures the predictor of this kind of target gives."""
+    from edgetk.targets import roofline, synops
 
-    return roofline.predict(workload, target)
+    predictor: Predictor = synops.predict if target.kind == "neuromorphic" else roofline.predict
+    return predictor(workload, target)
 
 
 def pick(figures: Sequence[Figure], metric: str, target: Target) -> Figure:

@@ -54,7 +54,8 @@ def examine(model: str, targets: Sequence[str] = ()) -> dict[str, Any]:
 def _form(name: str, precision: str, graph: onnx.ModelProto, signature: Signature, boards: Sequence[Target]) -> dict[str, Any]:
     from edgetk.export.graph import opset_of
     from edgetk.targets.count import count
-    from edgetk.targets.roofline import fits, predict
+    from edgetk.targets.roofline import fits
+    from edgetk.toolkit.cost import predict
 
     work = count(graph, signature)
     fit = []
@@ -131,14 +132,15 @@ def _fit_table(form: dict[str, Any]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="predicted (roofline, unvalidated)", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="predicted (unvalidated)", title_justify="left")
     columns = ("latency", "energy", "ram", "flash")
     for heading in ("target", "fits", *columns):
         table.add_column(heading, justify="left" if heading in ("target", "fits") else "right")
     for row in form["targets"]:
         figures = {f["metric"]: figure_from_json(f) for f in row["figures"]}
         cells = [_cell(figures.get(c)) for c in columns]
-        table.add_row(*(Text(c) for c in (row["target"], "yes" if row["fits"] else "no: " + "; ".join(row["reasons"]), *cells)))
+        fit = {True: "yes", None: "not known"}.get(row["fits"], "no: " + "; ".join(row["reasons"]))
+        table.add_row(*(Text(c) for c in (row["target"], fit, *cells)))
     return table
 
 

@@ -49,6 +49,7 @@ def test_every_number_of_a_built_in_board_has_a_source(name: str) -> None:
     target = board.load(name)
     numbers = {k for k, v in vars(target).items() if isinstance(v, (int, float)) and not isinstance(v, bool) and v}
     numbers |= {f"macs_per_cycle.{k}" for k in target.macs_per_cycle}
+    numbers |= {f"joules.{k}" for k in target.joules}
     numbers |= {f"stack.{k}" for k in ("opset", "ir_version")}
     assert numbers <= set(target.sources)
     assert all(text.strip() for text in target.sources.values())
@@ -94,6 +95,63 @@ def test_a_toml_file_is_a_board(tmp_path: Path) -> None:
     assert target.power_w is None
 
 
+NEUROMORPHIC = """
+description = "a board"
+kind = "neuromorphic"
+power_mode = "run"
+cores = 1
+
+[joules]
+synop = 2e-12
+neuron_update = 5e-12
+
+[stack]
+name = "my runtime"
+runtime = "mine"
+exports = ["nir"]
+
+[sources]
+cores = "data sheet"
+joules.synop = "a paper"
+joules.neuron_update = "another"
+"""
+
+
+def test_a_neuromorphic_board_gives_energies_instead_of_speeds(tmp_path: Path) -> None:
+    target = board.load(write(tmp_path, NEUROMORPHIC))
+    assert target.joules == {"synop": 2e-12, "neuron_update": 5e-12}
+    assert target.stack.exports == ("nir",)
+    assert (target.clock_hz, target.mem_bytes_per_s, target.ram_bytes, target.flash_bytes) == (None, None, None, None)
+    assert board.load(write(tmp_path, GOOD)).stack.exports == ("onnx",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ("neuron_update = 5e-12\n", "", r"joules\.neuron_update must be given, got nothing; add it"),
+        ("synop = 2e-12", "synop = 0", r"joules\.synop must be greater than 0, got 0"),
+        (
+            "synop = 2e-12",
+            "synop = 2e-12\nspike = 1e-12",
+            r"every key must be one of a board's, got joules\.spike; known: neuron_upd",
+        ),
+        ('joules.synop = "a paper"\n', "", r"joules\.synop must have a source, got none"),
+    ],
+)
+def test_a_wrong_neuromorphic_file_gets_one_sentence(tmp_path: Path, old: str, new: str, text: str) -> None:
+    assert old in NEUROMORPHIC
+    with pytest.raises(InputError, match=text):
+        board.load(write(tmp_path, NEUROMORPHIC.replace(old, new)))
+
+
+def test_loihi_2_says_that_its_prices_are_those_of_loihi_1() -> None:
+    loihi = board.load("loihi")
+    assert (loihi.name, loihi.kind, loihi.cores, loihi.stack.exports) == ("loihi2", "neuromorphic", 128, ("nir",))
+    assert loihi.joules == {"synop": pytest.approx(23.6e-12 + 3.5e-12), "neuron_update": 81e-12}
+    assert all(loihi.sources[f"joules.{key}"].startswith("Loihi 1, not 2: Davies et al.") for key in loihi.joules)
+    assert str(loihi) == "loihi2 (power mode constants of Loihi 1, stack NIR)"
+
+
 def test_unknown_name_offers_the_closest() -> None:
     text = r"target 'jetsn': must be the name of a board or a path that ends in \.toml; did you mean jetson"
     with pytest.raises(UnknownName, match=text):
@@ -133,7 +191,19 @@ CASES = {
         'cores = "d"\npower_w = "d"',
         "a source must belong to a number, got power_w",
     ),
-    "kind": ('kind = "mcu"', 'kind = "toaster"', "kind must be one of cpu, gpu, mcu, got 'toaster'"),
+    "kind": ('kind = "mcu"', 'kind = "toaster"', "kind must be one of cpu, gpu, mcu, neuromorphic, got 'toaster'"),
+    "joules of no neuromorphic board": (
+        "[macs_per_cycle]",
+        "[joules]\nsynop = 1e-12\n[macs_per_cycle]",
+        "joules must stand on a board of kind \"neuromorphic\", got 'mcu'; remove it",
+    ),
+    "no joules": ('kind = "mcu"', 'kind = "neuromorphic"', "joules must be given, got nothing; add it"),
+    "no exports": (
+        "opset = 15",
+        "opset = 15\nexports = []",
+        r"stack\.exports must name a format, got none; name one or leave it",
+    ),
+    "text for exports": ("opset = 15", 'opset = 15\nexports = "nir"', r"stack\.exports must be a list of texts, got 'nir'"),
     "activation": (
         "opset = 15",
         'opset = 15\nactivation = "int4"',

@@ -238,14 +238,28 @@ def test_what_cannot_be_counted_is_named() -> None:
 
 def test_loops_are_named() -> None:
     body = helper.make_graph(
-        [helper.make_node("Add", ["a", "e"], ["b"]), helper.make_node("Identity", ["b"], ["f"])],
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Add", ["a", "a"], ["b"])],
         "body",
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [3]) for n in ("a", "e")],
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [3]) for n in ("b", "f")],
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("a", TensorProto.FLOAT, [3]),
+        ],
+        [helper.make_tensor_value_info("on", TensorProto.BOOL, []), helper.make_tensor_value_info("b", TensorProto.FLOAT, [3])],
     )
-    node = helper.make_node("Scan", ["x", "xs"], ["last", "y"], name="scan", body=body, num_scan_inputs=1)
-    workload = count(model([node], {"x": [3], "xs": [4, 3]}, {"last": None, "y": None}))
-    assert workload.unknown == ("Scan scan: no rule for this operator",)
+    node = helper.make_node("Loop", ["n", "yes", "x"], ["y"], name="loop", body=body)
+    constants = {"n": np.array(4, np.int64), "yes": np.array(True)}
+    workload = count(model([node], {"x": [3]}, {"y": None}, constants))
+    assert workload.unknown[0] == "Loop loop: no rule for this operator"
+
+
+def test_a_comparison_computes_in_the_format_of_what_it_compares() -> None:
+    nodes = [
+        helper.make_node("Greater", ["x", "b"], ["more"], name="more"),
+        helper.make_node("Cast", ["more"], ["y"], to=TensorProto.FLOAT),
+    ]
+    op = count(model(nodes, {"x": [1, 4]}, {"y": None}, {"b": ones(4)})).ops[0]
+    assert (op.dtype, op.activation_bytes) == ("float32", 16 + 4)
 
 
 def test_graphs_it_refuses() -> None:

@@ -52,7 +52,7 @@ class Runner:
         self._check_names({o.name for o in self.session.get_outputs()}, set(signature.output_names), "outputs")
         random = np.random.default_rng(SEED)
         self._feeds = {spec.name: _random(spec.concrete(), spec.dtype, random) for spec in signature.inputs}
-        self._feeds |= {state.name: _initial(state) for state in signature.state}
+        self._feeds |= {state.name: initial(state) for state in signature.state}
         self._state = signature.state
         self._outputs = [state.output for state in signature.state] + [spec.name for spec in signature.outputs]
         try:
@@ -89,7 +89,8 @@ def _random(shape: tuple[int, ...], dtype: str, random: np.random.Generator) -> 
     return random.integers(0, 2, shape).astype(dtype)
 
 
-def _initial(state: StateSpec) -> np.ndarray:
+def initial(state: StateSpec) -> np.ndarray:
+    """What a state holds at the start of a stream."""
     shape = state.spec.concrete()
     if state.init:
         return np.asarray(state.init, dtype=state.spec.dtype).reshape(shape)
