@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -284,6 +285,24 @@ def test_the_shipped_model_on_the_embedded_sample(sample: dict[str, Any]) -> Non
     unsure, sure = row["exits"]
     assert unsure["mean_frames"] < sure["mean_frames"] < 98
     assert unsure["top1"] < sure["top1"] <= expected.top1
+
+
+def test_the_figures_of_the_page_on_early_decision_come_out() -> None:
+    folder = Path(os.environ.get("EDGETK_DATA", "")) / "speech_commands"
+    if "EDGETK_DATA" not in os.environ or not folder.is_dir():
+        pytest.skip("EDGETK_DATA is not set to a folder that holds speech_commands/")
+    bundle = source.open_model("lmuformer-xs")
+    data = registry.load("task", "speech-commands").open(folder, bundle.labels)
+    (row,) = study({"lmuformer-xs": bundle}, "speech-commands", data, exits=(0.99,), earliest=50)["models"]
+    text = (Path(__file__).resolve().parents[2] / "docs" / "early-decision.md").read_text(encoding="utf-8")
+    saving, found = row["saving"], row["exits"][0]
+    assert f"| {saving['frames']} of 98 frames, {1000 * saving['seconds']:.0f} ms |" in text
+    assert f"| {100 * saving['saved']:.1f} % |" in text
+    assert f"| {100 * saving['published']['saved']:.1f} % ({saving['published']['token']} of 128 tokens) |" in text
+    assert (
+        f"| {100 * found['top1']:.2f} % ({100 * found['ci95'][0]:.1f}–{100 * found['ci95'][1]:.1f}), "
+        f"{found['mean_frames']:.1f} frames, {100 * found['saved']:.1f} % |"
+    ) in text
 
 
 def test_the_page_says_what_matters(sample: dict[str, Any]) -> None:
