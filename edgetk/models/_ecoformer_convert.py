@@ -2,11 +2,13 @@
 
 Source: EcoFormer, arXiv:2209.09004, and the authors' code: softmax attention over all tokens takes the projections of the
 reduced one and drops its reduction; EcoFormer's takes the query's projection for its codes and the value's, and drops the
-key's. Each is to be trained on from there.
+key's. Each is to be trained on from there. Such a network has the config of the variant that is built with that
+attention, so `build(variant).with_body(net)` is its bundle.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor
 from edgetk.core.errors import PreconditionError
 from edgetk.models.ecoformer import PyramidTransformer
 from edgetk.models.layers.attention import ReducedAttention
-from edgetk.models.layers.hashed_attention import HashedAttention
+from edgetk.models.layers.hashed_attention import HashedAttention, freeze_sigma
 
 
 def to_msa(net: PyramidTransformer) -> PyramidTransformer:
@@ -51,12 +53,25 @@ def to_ecoformer(net: PyramidTransformer) -> PyramidTransformer:
     return made.train(net.training)
 
 
+def to_frozen(net: PyramidTransformer, x: Tensor) -> PyramidTransformer:
+    """A copy of a network with EcoFormer's attention whose sigmas are the means over the inputs x of one batch.
+
+    A token's code then depends on this token alone, where the published sigma couples all tokens of a sample: for codes
+    that are computed as tokens arrive, and for graphs with one pass less. The outputs change.
+    """
+    _expect(net, "ecoformer", "to_frozen")
+    made = copy.deepcopy(net)
+    made.config = replace(net.config, sigma="frozen")
+    freeze_sigma(made, x)
+    return made
+
+
 def _expect(net: PyramidTransformer, attention: str, who: str) -> None:
     if net.config.attention != attention:
         raise PreconditionError(
             f"{who}: must be given a network with {attention} attention, got {net.config.attention}; "
-            "go from sra to msa and from msa to ecoformer"
+            "go from sra to msa, from msa to ecoformer, and from there to frozen"
         )
 
 
-__all__ = ["to_ecoformer", "to_msa"]
+__all__ = ["to_ecoformer", "to_frozen", "to_msa"]

@@ -152,7 +152,8 @@ class PyramidTransformer(nn.Module):
             return SoftmaxAttention(dim, heads)
         if c.attention == "sra":
             return ReducedAttention(dim, heads, c.reductions[stage])
-        return HashedAttention(dim, heads, c.bits, c.anchors, c.numerator, c.sigma)
+        who = f"ecoformer: stage {stage}"
+        return HashedAttention(dim, heads, c.bits, c.anchors, c.numerator, c.sigma, who)
 
     def forward(self, x: Tensor) -> Tensor:
         image = x if x.dim() == 4 else x[:, None]

@@ -6,6 +6,8 @@ Source: Liu et al., NeurIPS 2022, arXiv:2209.09004, and the authors' code; the c
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +29,7 @@ class HashedAttention(nn.Module):
         anchors: int = ANCHORS,
         numerator: Numerator = "own_token",
         sigma: Sigma = "sample",
+        who: str = "hashed attention",
     ) -> None:
         super().__init__()
         self.heads = heads
@@ -34,7 +37,7 @@ class HashedAttention(nn.Module):
         self.to_qk = nn.Linear(dim, dim)
         self.to_v = nn.Linear(dim, dim)
         self.proj = nn.Linear(dim, dim)
-        self.hash = KernelHash(heads, dim // heads, bits, anchors, sigma)
+        self.hash = KernelHash(heads, dim // heads, bits, anchors, sigma, who)
 
     def codes(self, x: Tensor) -> Tensor:
         """The codes (B, H, N, b) of tokens x (B, N, C)."""
@@ -60,15 +63,32 @@ def learn_hashes(net: nn.Module, x: Tensor, generator: torch.Generator | None = 
     the published training at its first mini-batch. It runs in evaluation mode and in float32; a second call does nothing.
     """
     waiting = {name: m for name, m in net.named_modules() if isinstance(m, HashedAttention) and m.hash.state != "learned"}
-    if not waiting:
-        return ()
 
     def learn(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(layer, HashedAttention)
-        if layer.hash.state != "learned":
+        if isinstance(layer, HashedAttention) and layer.hash.state != "learned":  # a shared layer comes by more than once
             layer.learn(inputs[0], generator)
 
-    handles = [layer.register_forward_pre_hook(learn) for layer in waiting.values()]
+    if waiting:
+        _run(net, x, waiting.values(), learn)
+    return tuple(waiting)
+
+
+@torch.no_grad()
+def freeze_sigma(net: nn.Module, x: Tensor) -> None:
+    """From now on every hash of `net` uses the mean of the sigmas that the inputs x of one batch give, layer by layer."""
+
+    def freeze(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if isinstance(layer, HashedAttention):
+            layer.hash.freeze_sigma(split_heads(layer.to_qk(inputs[0]), layer.heads))
+
+    _run(net, x, [m for m in net.modules() if isinstance(m, HashedAttention)], freeze)
+
+
+def _run(
+    net: nn.Module, x: Tensor, layers: Iterable[nn.Module], before: Callable[[nn.Module, tuple[Tensor, ...]], None]
+) -> None:
+    """One forward pass in evaluation mode and float32, with `before` called on each of `layers` and its inputs."""
+    handles = [layer.register_forward_pre_hook(before) for layer in layers]
     modes = [(m, m.training) for m in net.modules()]
     net.eval()
     try:
@@ -79,4 +99,3 @@ def learn_hashes(net: nn.Module, x: Tensor, generator: torch.Generator | None = 
             handle.remove()
         for module, training in modes:
             module.training = training
-    return tuple(waiting)
