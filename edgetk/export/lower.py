@@ -53,7 +53,7 @@ def lower(bundle: Bundle, target: Target, forms: Sequence[str] | None = None) ->
 
 
 def _lower_form(bundle: Bundle, form: Form, target: Target) -> Lowered:
-    from edgetk.export import clean, functions, integers, opset
+    from edgetk.export import clean, functions, integers, neurons, opset
     from edgetk.models.layers import operators
 
     signature = _static(form.signature) if form.name == "stream" else form.signature
@@ -62,6 +62,7 @@ def _lower_form(bundle: Bundle, form: Form, target: Target) -> Lowered:
         _verify(bundle.name, form, signature, example)
         with operators.as_nodes(functions.kept_by(target.stack)):
             model = _capture(bundle, form, signature, example)
+    neurons.expand(model, target.stack, bundle.name)
     clean.tidy(model)
     if target.stack.runtime == "onnxruntime":
         integers.integer_kernels(model)

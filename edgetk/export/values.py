@@ -25,7 +25,7 @@ def store(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
     while free in graph.initializers:
         count += 1
         free = f"{name}_{count}"
-    tensor = ir.tensor(np.ascontiguousarray(array), name=free)
+    tensor = ir.tensor(np.asarray(array, order="C"), name=free)
     value = ir.Value(name=free, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
     return value

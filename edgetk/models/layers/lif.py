@@ -49,8 +49,7 @@ class LIF(Leaky):  # type: ignore[misc]
     def forward(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """One step."""
         h = (v + x) * (1 - BETA)
-        spikes = self.fire(h)
-        return spikes, torch.where(spikes.detach() > 0, self.rest, h)
+        return self.fire(h), torch.where(h.detach() >= self.threshold, self.rest, h)
 
     def fire(self, h: Tensor) -> Tensor:
         """Spikes of membranes h (..., C)."""
