@@ -16,7 +16,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 from edgetk.core.errors import InputError
 from edgetk.core.signature import Signature, TensorSpec
-from edgetk.targets import products
+from edgetk.targets import binary, products
 from edgetk.targets.graph import Graph, has_subgraph, inlined, read
 from edgetk.targets.kinds import SHAPES
 from edgetk.targets.meters import _session
@@ -34,7 +34,7 @@ class Activity:
 
     tensor   its name, seen through views and number formats: products with one source share it
     nonzero  share of values that were not 0
-    spikes   True where every value was 0 or 1, and some were 1: multiplying by them is adding or leaving out
+    spikes   True where every value was 0 or 1: multiplying by them is adding or leaving out
     """
 
     tensor: str
@@ -83,8 +83,8 @@ def record(
             that flush look-ahead at the end of a clip belong to them
     origin  which examples these are, for the report: "validation split, first 100 clips"
 
-    A tensor that was never 1 is not taken for spikes, so that what happened to stay 0 is not free. Raises InputError for
-    inputs that do not fit the signature and graphs that do not run.
+    A tensor that was never 1 is taken for spikes only where the graph allows nothing else, so that what happened to stay 0 is
+    not free. Raises InputError for inputs that do not fit the signature and graphs that do not run.
     """
     graph = read(model)
     fixed = _fixed(graph)
@@ -95,9 +95,10 @@ def record(
     if not origin.strip():
         raise InputError(f"firing: origin must say which inputs these are, got {origin!r}; name the split and the clips")
     totals = _run(_instrumented(model, watched), signature, arrays, len(watched), batch)
+    certain = binary.proven(graph, signature)
     seen = {
-        name: (1.0 - zeros / size, bool(ones and zeros + ones == size)) if size else (0.0, False)
-        for name, (zeros, ones, size) in zip(watched, totals.tolist(), strict=True)
+        watch: (1.0 - zeros / size, zeros + ones == size and (ones > 0 or watch.tensor in certain)) if size else (0.0, False)
+        for watch, (zeros, ones, size) in zip(watched, totals.tolist(), strict=True)
     }
     activities = {}
     for node in graph.nodes:

@@ -41,8 +41,8 @@ def body(graph: Graph, node: NodeProto) -> Graph:
     inner = GraphProto()
     inner.CopyFrom(graphs.subgraphs(node)[0])
     graphs.forget_shapes(inner)
-    states = len(node.input) - len(_sequences(node))
-    shapes = [graph.shape[name] for name in node.input[:states]]
+    first = states(node)
+    shapes = [graph.shape[name] for name in node.input[:first]]
     for name, axis in _sequences(node):
         sizes = list(graph.shape[name])
         del sizes[axis]
@@ -69,9 +69,14 @@ def body(graph: Graph, node: NodeProto) -> Graph:
 def elsewhere(node: NodeProto) -> frozenset[str]:
     """Tensors of the body that have their room in the graph around it: slices of sequences, read or written, and captured."""
     inner = graphs.subgraphs(node)[0]
-    states = len(node.input) - len(_sequences(node))
-    slices = (*inner.input[states:], *inner.output[states:])
+    first = states(node)
+    slices = (*inner.input[first:], *inner.output[first:])
     return frozenset(value.name for value in slices) | frozenset(graphs.captured(node))
+
+
+def states(node: NodeProto) -> int:
+    """How many of its inputs, and outputs, are carried on; the others are sequences."""
+    return len(node.input) - len(_sequences(node))
 
 
 def _sequences(node: NodeProto) -> list[tuple[str, int]]:

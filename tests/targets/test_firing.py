@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from target_graphs import SPIKING_INPUT, Shape, dense, model, scanned, spiking, spiking_signature
 
 from edgetk.core.errors import InputError
@@ -85,6 +86,54 @@ def test_only_zeros_and_ones_are_spikes(values: Any, spikes: bool) -> None:
     assert found is not None
     assert found.spikes is spikes
     assert found.nonzero == pytest.approx(np.mean(np.array(values) != 0))
+
+
+SILENT = np.zeros_like(SPIKING_INPUT)
+
+
+@pytest.mark.parametrize("integer", [False, True])
+def test_neurons_that_never_fire_send_spikes_all_the_same(integer: bool) -> None:
+    """Their window is built of comparisons and a state that starts at 0; the real input that stays 0 is none."""
+    firing = record(spiking(integer), spiking_signature(), {"x": SILENT}, "silence")
+    assert firing.products == {
+        "a_drive": Activity("x", 0.0, spikes=False),
+        "b_drive": Activity("window", 0.0, spikes=True),
+    }
+
+
+def test_a_state_that_does_not_start_as_spikes_is_none() -> None:
+    sig = spiking_signature()
+    odd = replace(sig, state=tuple(replace(s, init=(0.5,) * 4) if s.name == "state_past" else s for s in sig.state))
+    firing = record(spiking(), odd, {"x": SILENT[:, :1]}, "silence")
+    assert not firing.products["b_drive"].spikes
+
+
+def test_a_state_that_is_not_carried_on_as_spikes_is_none() -> None:
+    graph = spiking()
+    (keep,) = (node for node in graph.graph.node if node.name == "keep")
+    keep.op_type = "Neg"
+    firing = record(graph, spiking_signature(), {"x": SILENT}, "silence")
+    assert not firing.products["b_drive"].spikes
+
+
+def test_silent_neurons_over_time() -> None:
+    """The sequence that a Scan writes is spikes, the membrane it carries is not; padding and slicing leave it at that."""
+    scan = scanned(3, 2)
+    nodes = [
+        *scan.graph.node,
+        helper.make_node("Pad", ["y", "pads"], ["padded"]),
+        helper.make_node("Slice", ["padded", "one", "three"], ["part"]),
+        helper.make_node("MatMul", ["part", "w"], ["z"]),
+        helper.make_node("MatMul", ["v_last", "w"], ["u"]),
+    ]
+    constants = {i.name: numpy_helper.to_array(i) for i in scan.graph.initializer}
+    constants |= {"pads": np.array([1, 0, 0, 1, 0, 0]), "one": np.array([1]), "three": np.array([3])}
+    graph = model(nodes, {"v0": [1, 2], "x": [3, 1, 2]}, {"z": None, "u": None}, constants)
+    sig = Signature(
+        (TensorSpec("v0", (1, 2)), TensorSpec("x", (3, 1, 2))), (TensorSpec("z", (2, 1, 2)), TensorSpec("u", (1, 2)))
+    )
+    firing = record(graph, sig, {"v0": np.zeros((1, 1, 2)), "x": np.zeros((1, 3, 1, 2))}, "silence")
+    assert {name: a.spikes for name, a in firing.products.items()} == {"z": True, "u": False}
 
 
 def test_constant_factors_are_no_inputs() -> None:
