@@ -10,13 +10,14 @@ export OMP_NUM_THREADS ?= 1
 # No GPU? TORCH_INDEX=https://download.pytorch.org/whl/cpu gets wheels of a tenth of the size.
 TORCH_INDEX ?=
 
-.PHONY: demo test lint setup clean help
+.PHONY: demo test lint native setup clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   compress the trained LMUFormer for a Jetson, into runs/"
 	@echo "make test   the tests"
 	@echo "make lint   ruff, mypy --strict, import floors"
+	@echo "make native build the operator library (needs gcc or clang), into build/native/"
 	@echo "make setup  only the .venv (PYTHON=python3.12 chooses the interpreter)"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -42,6 +43,9 @@ lint: $(STAMP)
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/python -m pytest -p no:cacheprovider tests/test_floors.py
+
+native:
+	@$(MAKE) --no-print-directory -C edgetk/export/native OUT=$(CURDIR)/build/native
 
 clean:
 	@rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

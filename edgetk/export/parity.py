@@ -10,6 +10,7 @@ Bounds are relative to the largest magnitude of each output in the reference:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from edgetk.core.bundle import Bundle
 from edgetk.core.contracts import Lowered
 from edgetk.core.errors import ParityError, PreconditionError
 from edgetk.core.signature import Signature, StateSpec, TensorSpec
+from edgetk.export import operators as native
 
 if TYPE_CHECKING:
     import onnx
@@ -43,6 +45,7 @@ def prove(
     inputs: Sequence[np.ndarray] | int = 8,
     runtime: str = "onnxruntime",
     optimise: bool = True,
+    operators: Path | None = None,
 ) -> Parity:
     """Run `content` in `runtime` (CPU, one thread) and the model in memory on the same inputs, and compare every output.
 
@@ -50,6 +53,7 @@ def prove(
               first dimension is symbolic, else (n, *shape). Stream form: (n, steps, *shape), n whole streams; both sides start
               from the initial state and carry their own, and every step is compared, states included.
     optimise  onnxruntime's graph optimisations: all of them, or none
+    operators the native operator library to run with (`edgetk.export.operators.library`); None: operators run as their bodies
 
     Raises ParityError, naming the output that differs most and by how much.
     """
@@ -59,7 +63,7 @@ def prove(
     signature = lowered.signature
     given = random_inputs(signature, inputs) if isinstance(inputs, int) else inputs
     arrays = tuple(np.asarray(x, spec.dtype) for x, spec in zip(given, signature.inputs, strict=True))
-    session = _session(content if isinstance(content, bytes) else content.SerializeToString(), optimise)
+    session = _session(content if isinstance(content, bytes) else content.SerializeToString(), optimise, operators)
 
     def candidate(*x: np.ndarray) -> Arrays:
         return tuple(session.run(list(signature.output_names), dict(zip(signature.input_names, x, strict=True))))
@@ -72,7 +76,8 @@ def prove(
         got,
         BOUNDS[lowered.precision],
         reference="the model in memory",
-        runtime=f"onnxruntime {_version()}, CPU, 1 thread, {'all' if optimise else 'no'} graph optimisations",
+        runtime=f"onnxruntime {_version()}, CPU, 1 thread, {'all' if optimise else 'no'} graph optimisations"
+        + (f", operators of {operators.name}" if operators else ""),
         who=f"{lowered.form} form ({lowered.precision})",
     )
 
@@ -190,7 +195,7 @@ def run_once(content: bytes, inputs: Sequence[np.ndarray]) -> Arrays:
     return tuple(session.run(None, {i.name: x for i, x in zip(session.get_inputs(), inputs, strict=True)}))
 
 
-def _session(content: bytes, optimise: bool) -> Any:
+def _session(content: bytes, optimise: bool, operators: Path | None = None) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -198,6 +203,8 @@ def _session(content: bytes, optimise: bool) -> Any:
     options.log_severity_level = 3
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
+    if operators is not None:
+        native.register(options, operators)
     try:
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own types, without a common base

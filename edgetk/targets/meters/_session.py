@@ -16,8 +16,11 @@ OPTIMIZATION = "ORT_ENABLE_ALL"
 SEED = 0
 
 
-def options() -> Any:
-    """One thread, sequential, all graph optimizations; errors come as exceptions, not on stderr."""
+def options(operators: Path | None = None) -> Any:
+    """One thread, sequential, all graph optimizations; errors come as exceptions, not on stderr.
+
+    `operators` is a library of custom operators for the session. Raises InputError if it cannot be loaded.
+    """
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
@@ -25,6 +28,13 @@ def options() -> Any:
     settings.inter_op_num_threads = 1
     settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, OPTIMIZATION)
     settings.log_severity_level = 4
+    if operators is not None:
+        try:
+            settings.register_custom_ops_library(str(operators))
+        except Exception as error:  # the runtime's errors share no base class of their own
+            raise InputError(
+                f"onnxruntime: {operators} must be an operator library for this machine, got {_line(error)}; run: make native"
+            ) from error
     return settings
 
 

@@ -29,11 +29,13 @@ _WINDOW_S = 0.05  # powercap counters move about once a millisecond: 2 % of this
 class OnnxRuntime:
     """Median and p95 latency, real-time factor of a stream, energy where the machine has a readable counter.
 
-    `counters` is the folder of Linux's powercap interface.
+    `counters` is the folder of Linux's powercap interface; `operators` a library of custom operators that every session
+    registers (None: such operators run as the bodies that the file has for them).
     """
 
     name: str = "onnxruntime"
     counters: Path = field(default=powercap.FOLDER)
+    operators: Path | None = None
 
     def available(self) -> str | None:
         """None if onnxruntime can be imported, else why not."""
@@ -45,12 +47,14 @@ class OnnxRuntime:
 
     def measure(self, path: Path, signature: Signature, budget_s: float = 2.0) -> Sequence[Measured | Missing]:
         """Run `path` for about `budget_s`, a tenth of it to warm up. Raises InputError if it does not run."""
+        from edgetk.targets.meters import _session
         from edgetk.targets.meters._session import Runner
 
-        runner = Runner(path, signature)
+        runner = Runner(path, signature, _session.options(self.operators))
         warmup = _run(runner, budget_s / 10, at_least=_WARMUP)
         samples = _run(runner, budget_s * 0.9)
-        latency = _latency(samples, len(warmup), signature, budget_s)
+        native = {"operators": self.operators.name} if self.operators else {}
+        latency = _latency(samples, len(warmup), signature, budget_s, native)
         figures: list[Measured | Missing] = [latency]
         if signature.period_s:
             figures.append(_realtime_factor(latency, signature.period_s))

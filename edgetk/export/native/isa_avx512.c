@@ -1,0 +1,25 @@
+/* Binary attention with AVX-512F: 16 floats a vector. */
+#if defined(__x86_64__)
+#include <immintrin.h>
+#include <stdint.h>
+
+#define NAME(f) f##_avx512
+#define TARGET __attribute__((target("avx512f")))
+#define LANES 16
+#define vec __m512
+#define SOME(n) ((__mmask16)((1u << (n)) - 1))
+#define ZERO() _mm512_setzero_ps()
+#define SPLAT(x) _mm512_set1_ps(x)
+#define LOAD(p) _mm512_loadu_ps(p)
+#define STORE(p, v) _mm512_storeu_ps(p, v)
+#define LOAD_PART(p, n) _mm512_maskz_loadu_ps(SOME(n), p)
+#define STORE_PART(p, v, n) _mm512_mask_storeu_ps(p, SOME(n), v)
+#define ADD _mm512_add_ps
+#define SUB _mm512_sub_ps
+#define MUL _mm512_mul_ps
+#define EQUAL(a, b) ((uint32_t)_mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ))
+
+#include "head_kernel.h"
+#else
+typedef int edgetk_no_avx512; /* C wants something in a file */
+#endif
