@@ -287,6 +287,26 @@ def test_the_shipped_model_on_the_embedded_sample(sample: dict[str, Any]) -> Non
     assert unsure["top1"] < sure["top1"] <= expected.top1
 
 
+def test_only_clips_of_the_official_lists_count() -> None:
+    bundle = source.open_model("lmuformer-xs")
+    data = registry.load("task", "speech-commands").open(None, bundle.labels)
+    whole = data.split("test")
+    listed = torch.arange(len(whole.labels)) % 4 == 1
+
+    class Listed:
+        labels, origin = data.labels, data.origin
+
+        def split(self, name: str) -> Any:
+            return replace(whole, official=listed)
+
+        def calibration(self, n: int) -> Tensor:
+            return data.calibration(n)  # type: ignore[no-any-return]
+
+    (row,) = study({"lmuformer-xs": bundle}, "speech-commands", Listed())["models"]
+    assert row["final"] == evaluate(predictor(bundle), "speech-commands", Listed(), "test").to_json()
+    assert {p["n"] for p in row["curve"]} == {40}
+
+
 def test_the_figures_of_the_page_on_early_decision_come_out() -> None:
     folder = Path(os.environ.get("EDGETK_DATA", "")) / "speech_commands"
     if "EDGETK_DATA" not in os.environ or not folder.is_dir():
