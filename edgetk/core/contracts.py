@@ -110,7 +110,7 @@ class PassResult:
 
     body       the new module or graph
     modified   False: nothing was worth changing (the runner keeps the old body)
-    notes      what the report prints: plain numbers and texts
+    notes      what the report prints: plain numbers and texts; where nothing was changed, `why` may say why in half a sentence
     structure  what `rebuild` needs to give a fresh body these layers and shapes; None where they did not change
     signature, clip   only where the pass declares a new interface
     """

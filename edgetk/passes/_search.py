@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgetk.core.bundle import Bundle
+from edgetk.models.layers.exact import settle
 from edgetk.models.layers.groups import Group, MemoryGroup, columns, delete
 from edgetk.passes._least_squares import cheapest, eliminate, refit
 from edgetk.passes._statistics import Collector, Moments, collect, output_change, run
@@ -87,7 +89,9 @@ class Search:
         """Multiply-accumulates per frame that hang on a group."""
         for group in self.groups:
             if group.name == name:
-                pieces = [self.bundle.module.get_parameter(p.path) for p in group.producers if p.path.endswith(".weight")]
+                # not every weight is a parameter: that of a frozen memory is a buffer
+                paths = [piece.path for piece in group.producers if piece.path.endswith(".weight")]
+                pieces = [operator.attrgetter(path)(self.bundle.module) for path in paths]
                 reader: Any = self.bundle.module.get_submodule(group.reader)
                 weights: int = sum(w.numel() for w in pieces if w.dim() > 1) + reader.weight.numel()
                 return width * weights / group.size
@@ -113,6 +117,7 @@ class Search:
             for group in self.groups:
                 if group.name in plan:
                     self._cut(bundle, group, plan[group.name], final)
+        settle(body)
         return body
 
     def _cut(self, bundle: Bundle, group: Group, kept: list[int], final: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -27,6 +28,9 @@ class Factorize:
     A layer is split at the lowest rank at which the model's outputs change by no more than is allowed, if the pair then costs
     at most `pays` of the layer. The allowance grows until accuracy on validation falls by more than `max_drop`. `ranks` fixes
     layers and ranks instead of searching (fine-tuning follows then).
+
+    Layers that read spikes (`spike_driven()`) stay whole: their products are additions, which between the two of a pair they
+    would not be. So do those of a module with `settle()`, which knows no pairs and could not put them into its form.
     """
 
     #: accuracy on validation that the search may give up, in [0, 1]
@@ -67,10 +71,14 @@ class Factorize:
                 f"factorize: needs a linear layer of at least {self.min_weights} weights, got none in {bundle.name}; "
                 "lower min_weights or leave factorize out"
             )
-        known = _linears(bundle.module, 0)
+        known, whole = _linears(bundle.module, 0), _whole(bundle.module)
         for name, rank in self.ranks.items():
             if name not in known:
                 raise PreconditionError(f"factorize: ranks must name plain linear layers, got {name!r}; {closest(name, known)}")
+            if name in whole:
+                raise PreconditionError(
+                    f"factorize: ranks must name layers that may be split, got {name}, {whole[name]}; leave it out"
+                )
             full: Any = bundle.module.get_submodule(name)
             most = min(full.weight.shape) - 1
             if not 1 <= rank <= most:
@@ -84,7 +92,14 @@ class Factorize:
 
         assert bundle.data is not None
         body = bundle.module
-        names = list(self.ranks) or _linears(body, self.min_weights)
+        whole = _whole(body)
+        large = _linears(body, self.min_weights)
+        names = list(self.ranks) or [name for name in large if name not in whole]
+        held = {name: whole[name] for name in large if name in whole}
+        kept = {"kept_whole": held} if held else {}
+        if not names:
+            reasons = [f"{count} {reason}" for reason, count in Counter(held.values()).items()]
+            return PassResult(body, False, {"why": f"no layer may be split: {', '.join(reasons)}", **kept})
         inputs = bundle.data.calibration(self.calibration)
         moments = collect(bundle, names, inputs)
         factors = {}
@@ -112,8 +127,8 @@ class Factorize:
                     break
                 ranks = candidate
         if not ranks:
-            return PassResult(body, False, {"tried": tried})
-        return PassResult(_split(body, ranks, factors), True, {"ranks": ranks, "tried": tried}, {"ranks": ranks})
+            return PassResult(body, False, {"tried": tried, **kept})
+        return PassResult(_split(body, ranks, factors), True, {"ranks": ranks, "tried": tried, **kept}, {"ranks": ranks})
 
     def _candidates(self, body: Any, name: str) -> list[int]:
         """Ranks of one layer that pay, the highest first."""
@@ -136,6 +151,13 @@ def _linears(body: Any, smallest: int) -> list[str]:
     from torch import nn
 
     return [name for name, m in body.named_modules() if type(m) is nn.Linear and m.weight.numel() >= smallest]
+
+
+def _whole(body: Any) -> dict[str, str]:
+    """The linear layers that must stay one product, each with the reason."""
+    whole = dict.fromkeys(_linears(body, 0), "whose weights lie on a grid") if hasattr(body, "settle") else {}
+    spiking = body.spike_driven() if hasattr(body, "spike_driven") else ()
+    return whole | dict.fromkeys(spiking, "whose products are additions of spikes")
 
 
 def _split(body: Any, ranks: Mapping[str, int], factors: Mapping[str, Any]) -> Any:

@@ -80,6 +80,7 @@ class Finetune:
 
         import torch
 
+        from edgetk.models.layers.exact import settle
         from edgetk.tasks.training.loop import Training
 
         data = bundle.data
@@ -94,6 +95,7 @@ class Finetune:
         )
         history = [[e.number, round(e.loss, 5), e.correct] for e in training]
         body.load_state_dict(training.best)
+        settle(body)
         notes = {
             "history": history,
             "best_epoch": training.best_epoch,

@@ -25,6 +25,10 @@ class Quantize:
     all that a layer reads while whole inputs and long streams run, so that states stay within it. A layer whose rounding alone
     changes the outputs by more than `max_change` stays float, and so do, worst first, as many as it takes to lose no more
     than `max_drop` of the accuracy on validation.
+
+    Where all that a layer reads lies on a power-of-two grid of at most 256 steps, such as spikes, its input keeps that grid as
+    scale, and the weights get power-of-two scales: rounding the input then costs nothing, and sums of products are exact.
+    Biases and states stay float32.
     """
 
     #: integer type of activations: "uint8" (with zero point), "int8" (symmetric), or "auto" for what the target's stack wants
@@ -78,8 +82,8 @@ class Quantize:
         assert bundle.data is not None
         kind = self._activation(bundle)
         inputs = bundle.data.calibration(self.calibration)
-        layers = self._layers(bundle.module)
-        scales = calibrate(bundle, layers, inputs, kind, self.stream_inputs)
+        scales = calibrate(bundle, self._layers(bundle.module), inputs, kind, self.stream_inputs)
+        layers = list(scales)  # a layer that was never called is left as it is
         split = _part(bundle.data.split("validation"), self.examples)
         task = registry.load("task", bundle.task)
 
@@ -108,6 +112,8 @@ class Quantize:
             "output_change": shares,
             "accuracy_drop": drop,
             "examples": len(split.labels),
+            "exact_inputs": {name: scales[name].scale for name in chosen if scales[name].grid},
+            "states": ", ".join(sorted({state.spec.dtype for state in bundle.signature.state})) or "none",
             "calibration_inputs": len(inputs),
             "streamed_steps": self.stream_inputs * _steps(bundle),
         }
@@ -164,6 +170,8 @@ def _empty(layer: Any, kind: str) -> nn.Module:
 
 
 def _quantized(original: nn.Module, names: Iterable[str], scales: Mapping[str, Scales], kind: str) -> nn.Module:
+    from edgetk.models.layers.exact import settle
+
     body = copy.deepcopy(original)
     for name in names:
         layer: Any = body.get_submodule(name)
@@ -176,6 +184,7 @@ def _quantized(original: nn.Module, names: Iterable[str], scales: Mapping[str, S
         made.input.scale.fill_(found.scale)
         made.input.zero_point.fill_(found.zero_point)
         body.set_submodule(name, made)
+    settle(body)
     return body
 
 

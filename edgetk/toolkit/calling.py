@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-#: steps of a stream that comparisons run
-STEPS = 8
+#: steps of a stream that comparisons run, and those of spikes: membranes take time to fill
+STEPS, SPIKING_STEPS = 8, 64
+#: relative difference that a lossless pass may make
+LOSSLESS = 1e-4
+#: share of the outputs' variance that a lossless pass may change where thresholds make spikes
+LOSSLESS_SPIKES = 1e-3
 
 
 @contextmanager
@@ -138,6 +142,41 @@ def difference(before: Bundle, after: Bundle, inputs: torch.Tensor | None = None
     Whole inputs are `inputs`, or drawn; streams run STEPS steps from their start. Relative means against the largest
     magnitude of the output before.
     """
+
+    def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+        return float((a - b).abs().max()) / max(float(a.abs().max()), 1e-6)
+
+    return _worst(before, after, inputs, STEPS, relative)
+
+
+def check_lossless(
+    before: Bundle, after: Bundle, inputs: torch.Tensor | None, who: str, error: type[EdgetkError] = PostconditionError
+) -> None:
+    """A lossless pass changes outputs by rounding only. Raises `error`.
+
+    Where a module has thresholds (`spike_driven`) a rounding now and then makes or takes a spike, which no bound on the largest
+    difference can tell from a mistake: there the bound is on the share of the outputs' variance that changed.
+    """
+    from edgetk.models.layers.observe import changed_share
+
+    if hasattr(before.body, "spike_driven"):
+        bound, (gap, form) = LOSSLESS_SPIKES, _worst(before, after, inputs, SPIKING_STEPS, changed_share)
+        promise = f"no more than {bound:.0e} of the variance of its spiking outputs may change"
+    else:
+        bound, (gap, form) = LOSSLESS, difference(before, after, inputs)
+        promise = f"outputs must stay equal up to {bound:.0e}"
+    if not gap <= bound:
+        raise error(f"{who}: is lossless, so {promise}, got {gap:.1e} in the {form} form; mend the pass, or leave it out")
+
+
+def _worst(
+    before: Bundle,
+    after: Bundle,
+    inputs: torch.Tensor | None,
+    steps: int,
+    gap: Callable[[torch.Tensor, torch.Tensor], float],
+) -> tuple[float, str]:
+    """The largest `gap` of any output, and the form that has it."""
     import torch
 
     worst = (0.0, "")
@@ -147,12 +186,11 @@ def difference(before: Bundle, after: Bundle, inputs: torch.Tensor | None = None
         if other is None:
             raise PostconditionError(f"{after.name}: the {form.name} form must still be there, got none; keep it")
         with torch.no_grad():
-            left, right = _run(form, inputs), _run(other, inputs)
+            left, right = _run(form, inputs, steps), _run(other, inputs, steps)
         for a, b in zip(left, right, strict=True):
-            scale = max(float(a.abs().max()), 1e-6)
-            gap = float((a - b).abs().max()) / scale if a.shape == b.shape else float("inf")
-            if not gap <= worst[0]:  # also catches NaN
-                worst = (gap, form.name)
+            found = gap(a, b) if a.shape == b.shape else float("inf")
+            if not found <= worst[0]:  # also catches NaN
+                worst = (found, form.name)
     return worst
 
 
@@ -185,19 +223,21 @@ def _forms(bundle: Bundle) -> tuple[Form, ...]:
     return bundle.forms() if bundle.is_torch else (graph_form(bundle),)
 
 
-def _run(form: Form, inputs: torch.Tensor | None) -> list[torch.Tensor]:
-    """All outputs of one call, or the outputs (without states) of STEPS steps."""
+def _run(form: Form, inputs: torch.Tensor | None, steps: int) -> list[torch.Tensor]:
+    """All outputs of one call, or those (without states) of a stream's first steps, one after the other along axis 0."""
+    import torch
+
     if not form.signature.is_streaming:
         drawn = example(form.signature)
         return list(form.call(*((inputs, *drawn[1:]) if inputs is not None else drawn)))
-    seen: list[torch.Tensor] = []
+    seen = []
     count = len(form.signature.inputs)
     states = example(form.signature)[count:]
-    for step in range(STEPS):
+    for step in range(steps):
         outputs = form.call(*example(form.signature, seed=step)[:count], *states)
-        seen += outputs[: len(form.signature.outputs)]
+        seen.append(outputs[: len(form.signature.outputs)])
         states = outputs[len(form.signature.outputs) :]
-    return seen
+    return [torch.cat(output) for output in zip(*seen, strict=True)]
 
 
 def _check_tensor(

@@ -28,6 +28,12 @@ def inputs_of(body: nn.Module, takers: Mapping[str, Callable[[Tensor], None]]) -
             handle.remove()
 
 
+def changed_share(before: Tensor, after: Tensor) -> float:
+    """Mean squared difference of outputs (n, …) as a share of the variance that `before` has over the first axis."""
+    variance = (before - before.mean(0)).square().mean().clamp_min(1e-30)
+    return float((after - before).square().mean() / variance)
+
+
 class OutputChange:
     """How much the outputs of a changed model differ from those of the model it came from, on fixed inputs.
 
@@ -38,7 +44,6 @@ class OutputChange:
     def __init__(self, before: Predict, inputs: Tensor) -> None:
         self._inputs = inputs
         self._before = self._run(before)
-        self._variance = (self._before - self._before.mean(0)).square().mean().clamp_min(1e-30)
 
     def _run(self, predict: Predict) -> Tensor:
         with torch.inference_mode():
@@ -46,4 +51,4 @@ class OutputChange:
 
     def of(self, predict: Predict) -> float:
         """The change that `predict` makes."""
-        return float((self._run(predict) - self._before).square().mean() / self._variance)
+        return changed_share(self._before, self._run(predict))
