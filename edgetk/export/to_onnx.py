@@ -45,16 +45,21 @@ class OnnxExporter:
 
         `facts` goes into the metadata: recipe_sha256, accuracy, license, url, author. Raises ParityError, PostconditionError.
         """
-        front_end = registry.load("task", bundle.task).front_end if bundle.task in registry.names("task") else {}
         emitted: list[Emitted] = []
         for low in lowered:
-            model = metadata.write(low.graph, metadata.describe(low, bundle, target, front_end, facts or {}))
+            model = metadata.write(low.graph, metadata.describe(low, bundle, target, front_end(bundle), facts or {}))
             content = _checked(model, low)
             inputs = examples(bundle, low, PROOFS)
             proof = parity.prove(low, content, inputs) if low.reference is not None else None
             emitted.append(Emitted(FILES[low.form], content, self.format, low, proof))
             emitted.extend(_test_data(low, tuple(x[:EXAMPLES] for x in inputs)))
         return emitted
+
+
+def front_end(bundle: Bundle) -> Mapping[str, Any]:
+    """The constants of the task's front end; nothing where there is no task of that name."""
+    found: Mapping[str, Any] = registry.load("task", bundle.task).front_end if bundle.task in registry.names("task") else {}
+    return found
 
 
 def _checked(model: Any, lowered: Lowered) -> bytes:
@@ -114,10 +119,10 @@ def _test_data(lowered: Lowered, inputs: tuple[np.ndarray, ...]) -> list[Emitted
         given = inputs if isinstance(signature.inputs[0].shape[0], str) else tuple(x[0] for x in inputs)
         files["inputs"] = dict(zip(signature.input_names, given, strict=True))
         files["outputs"] = dict(zip(signature.output_names, lowered.reference(*given), strict=True))
-    return [Emitted(f"{folder}/{name}.npz", _npz(arrays), "npz", lowered) for name, arrays in files.items()]
+    return [Emitted(f"{folder}/{name}.npz", npz(arrays), "npz", lowered) for name, arrays in files.items()]
 
 
-def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     """An .npz whose bytes depend on its arrays only (`numpy.savez` writes the time of day)."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from edgetk.core.bundle import Bundle
 from edgetk.core.signature import Signature, StateSpec, TensorSpec
+from edgetk.models._lmuformer_spiking_graph import graph_of
 from edgetk.models._lmuformer_spiking_parts import (
     THRESHOLD,
     SpikingChannelMixer,
@@ -36,6 +37,7 @@ from edgetk.models.layers.frame_conv import TAPS
 from edgetk.models.layers.groups import Group, Slice, norm_entries, rows
 from edgetk.models.layers.lif import NormedLIF
 from edgetk.models.layers.norm import BatchNorm, scaled, shifted
+from edgetk.models.layers.spiking_graph import SpikingGraph
 
 LOOKAHEAD = 5
 PERIOD_S = 0.010
@@ -245,6 +247,10 @@ class SpikingLMUFormer(nn.Module):
         made = (*rows("channels.expand", channels.expand), *_neuron("channels.expanded", channels.expanded))
         found.append(Group("channels.ffn", channels.reduce.in_features, made, "channels.reduce"))
         return tuple(found)
+
+    def spiking_graph(self) -> SpikingGraph:
+        """The stream without edges as plain nodes, for formats of spiking networks."""
+        return graph_of(self, FEATURE_LIMIT)
 
     def zero_state(self, batch: int = 1) -> tuple[Tensor, ...]:
         """The state at the start of a stream."""
