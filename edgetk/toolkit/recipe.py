@@ -65,6 +65,7 @@ class Recipe:
     task         "": the one the model was made for;  data  "": the task's embedded sample;  labels  (): the model's own
     guard_split  judges every pass, `final_split` the result
     targets      the first is compressed for, figures are given for all
+    exports      (): what the first target's stack reads
     """
 
     name: str
@@ -77,7 +78,7 @@ class Recipe:
     final_split: str = "test"
     passes: tuple[PassStep, ...] = ()
     goals: Goals = Goals()
-    exports: tuple[str, ...] = ("onnx",)
+    exports: tuple[str, ...] = ()
     targets: tuple[str, ...] = ("host",)
     seed: int = 0
 
@@ -85,9 +86,8 @@ class Recipe:
         who = f"recipe {self.name}"
         if not 0 <= self.seed < 2**32:
             raise RecipeError(f"{who}: seed must be in [0, 2³²), got {self.seed}; choose another")
-        for key in ("targets", "exports"):
-            if not getattr(self, key):
-                raise RecipeError(f"{who}: {key} must name at least one, got none; add one")
+        if not self.targets:
+            raise RecipeError(f"{who}: targets must name at least one, got none; add one")
         if self.guard_split == self.final_split:
             raise RecipeError(
                 f"{who}: guard_split and final_split must differ, got {self.final_split!r} for both; "
@@ -95,20 +95,23 @@ class Recipe:
             )
 
     def resolved(self) -> Recipe:
-        """The same recipe with every default of its passes written out, every name looked up, aliases of targets replaced.
+        """The same recipe with every default of its passes and the exports written out, every name looked up, and aliases of
+        targets replaced.
 
         Raises UnknownName, RecipeError or InputError (a board file); loads the plug-ins it names.
         """
         from edgetk.targets import board
 
         steps = tuple(PassStep(s.name, _plain(asdict(s.build()))) for s in self.passes)  # type: ignore[call-overload]
-        for kind, names in (("exporter", self.exports), ("task", (self.task,) if self.task else ())):
+        boards = [board.load(text) for text in self.targets]
+        exports = self.exports or boards[0].stack.exports
+        for kind, names in (("exporter", exports), ("task", (self.task,) if self.task else ())):
             for name in names:
                 known = registry.entries(kind)
                 if name not in known:
                     raise UnknownName(f"recipe {self.name}: {kind} {name!r}: no such {kind}; {closest(name, known)}")
-        targets = tuple(text if text.endswith(".toml") else board.load(text).name for text in self.targets)
-        return replace(self, passes=steps, targets=targets)
+        targets = tuple(text if text.endswith(".toml") else b.name for text, b in zip(self.targets, boards, strict=True))
+        return replace(self, passes=steps, exports=exports, targets=targets)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with the key order of the file format; values that are not set are left out."""

@@ -100,6 +100,19 @@ def test_files_and_names(tmp_path: Path) -> None:
     assert recipe.read("export").resolved().passes == ()
 
 
+def test_exports_default_to_what_the_first_target_reads() -> None:
+    made = parse(GOOD, "mine")
+    assert made.exports == ()
+    assert made.with_overrides(target="loihi2").resolved().exports == ("nir",)
+    both = parse(GOOD.replace('["raspberry-pi-4"]', '["host", "loihi2"]'), "mine").resolved()
+    assert both.exports == ("onnx",)
+    assert 'exports = ["onnx"]' in both.to_toml()
+    assert parse(GOOD.replace("seed = 3", 'exports = ["onnx"]'), "mine").with_overrides(target="loihi2").resolved().exports == (
+        "onnx",
+    )
+    assert parse(GOOD.replace("seed = 3", "exports = []"), "mine").resolved().exports == ("onnx",)
+
+
 def test_printing_a_resolved_recipe_gives_it_back() -> None:
     made = parse(GOOD, "mine").with_overrides(max_size_bytes=5000, labels=("a", 'b "c"'), max_latency_s=1e-4).resolved()
     assert parse(made.to_toml(), "other") == made
