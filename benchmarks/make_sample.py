@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from edgetk.tasks.speech.parquet import table
+from edgetk.tasks._tables import table
 from edgetk.tasks.speech.words import WORDS_16
 
 CLIPS = {"test": 10, "validation": 16}

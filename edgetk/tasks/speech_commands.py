@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetk.core.errors import InputError, PostconditionError
-from edgetk.core.figures import Score
+from edgetk.core.errors import InputError
 from edgetk.tasks.speech.front_end import FRONT_END
 from edgetk.tasks.speech.words import WORDS_12, WORDS_16, WORDS_35
 
@@ -18,10 +17,9 @@ if TYPE_CHECKING:
     import torch
 
     from edgetk.core.contracts import Predict, Split
+    from edgetk.core.figures import Score
     from edgetk.tasks.speech.clips import Layout
     from edgetk.tasks.speech.data import SpeechData
-
-_BATCH = 64
 
 
 class SpeechCommands:
@@ -39,6 +37,13 @@ class SpeechCommands:
         "<speaker>_nohash_<n>.wav, so that no speaker is in two splits. Without --data the embedded sample is used."
     )
 
+    @property
+    def augmentations(self) -> Mapping[str, Any]:
+        """What training may do to clips, by the names that recipes use."""
+        from edgetk.tasks.speech.augment import AUGMENTATIONS
+
+        return AUGMENTATIONS
+
     def open(self, folder: Path | None, labels: Sequence[str] | None = None) -> SpeechData:
         """The data in `folder` (Parquet files or a folder per word), or the embedded sample.
 
@@ -54,29 +59,9 @@ class SpeechCommands:
 
         Raises PostconditionError where `predict` does not return one finite row of scores per clip.
         """
-        import torch
+        from edgetk.tasks._top1 import top1
 
-        features, labels = split.features, split.labels
-        note = f"all {len(labels)} clips"
-        if official_only and split.official is not None:
-            features, labels = features[split.official], labels[split.official]
-            note = f"the {len(labels)} clips of the official lists, of {len(split.labels)}"
-        correct = 0
-        with torch.inference_mode():
-            for start in range(0, len(labels), _BATCH):
-                batch, truth = features[start : start + _BATCH], labels[start : start + _BATCH]
-                scores = predict(batch)
-                if scores.ndim != 2 or len(scores) != len(batch) or scores.shape[1] <= int(truth.max()):
-                    raise PostconditionError(
-                        f"speech-commands: predict must return one row of class scores per clip, "
-                        f"got {tuple(scores.shape)} for {len(batch)} clips; correct the model's output"
-                    )
-                if not scores.isfinite().all():
-                    raise PostconditionError(
-                        "speech-commands: class scores must be finite, got NaN or infinity; look for an overflow in the model"
-                    )
-                correct += int((scores.argmax(1).cpu() == truth).sum())
-        return Score(correct, len(labels), split.name, note)
+        return top1(self.name, predict, split, official_only)
 
     def read(self, path: Path) -> torch.Tensor:
         """One sound file as features (1, 128, 128). Raises InputError unless it is mono, 16 kHz, complete and at most 1 s."""

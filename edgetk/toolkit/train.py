@@ -22,7 +22,7 @@ from edgetk.toolkit.card import card
 from edgetk.toolkit.checkpoint import save_model
 from edgetk.toolkit.evaluate import evaluate, predictor
 from edgetk.toolkit.progress import Progress, Silent
-from edgetk.toolkit.training_recipe import TrainingRecipe, read
+from edgetk.toolkit.training_recipe import TrainingRecipe, names, read
 from edgetk.toolkit.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -150,6 +150,12 @@ def _plan(options: Options) -> _Plan:
     data = registry.load("task", options.task).open(options.data, options.labels)
     if not isinstance(data, TrainingData):
         raise UsageError(f"train: the task {options.task} must give batches to train on, got none; choose another --task")
+    if recipe.task != options.task:
+        fitting = [name for name in names() if read(name).task == options.task]
+        raise UsageError(
+            f"train: the recipe must be for the task {options.task}, got {recipe.name}, which is for {recipe.task}; "
+            f"choose --recipe {' or '.join(fitting) or 'FILE with task = ' + repr(options.task)}"
+        )
     bundle = _student(options, data, recipe.schedule.seed)
     further = options.model.endswith(".safetensors") or ":" in options.model
     settings = {

@@ -8,26 +8,30 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetk.core.errors import InputError, RecipeError, UnknownName, closest
+from edgetk.core import registry
+from edgetk.core.errors import InputError, RecipeError, UnknownName, UsageError, closest
 from edgetk.toolkit.settings import coerce, construct
 
 if TYPE_CHECKING:
-    from edgetk.tasks.speech.augment import Augmentation
     from edgetk.tasks.training.loop import Schedule
 
 FOLDER = Path(__file__).resolve().parent / "recipes" / "train"
 SCHEMA_VERSION = 1
-_KEYS = ("schema_version", "description", "schedule", "augmentation")
+_KEYS = ("schema_version", "description", "task", "schedule", "augmentation")
 
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """A schedule and an augmentation under a name; what a file leaves out has the dataclasses' own defaults."""
+    """A schedule and an augmentation under a name; what a file leaves out has the dataclasses' own defaults.
+
+    `task` is the one whose examples the augmentation is for; `augmentation` is of that task's own dataclass.
+    """
 
     name: str
     schedule: Schedule
-    augmentation: Augmentation
+    augmentation: Any
     description: str = ""
+    task: str = "speech-commands"
 
     def with_schedule(self, **given: Any) -> TrainingRecipe:
         """The same with some fields of the schedule replaced; None leaves a field as it is. Raises UsageError."""
@@ -37,10 +41,19 @@ class TrainingRecipe:
         return replace(self, schedule=schedule)
 
     def with_augmentation(self, of: str) -> TrainingRecipe:
-        """The same with the augmentation of another recipe, or with "none" at all. Raises UnknownName."""
-        from edgetk.tasks.speech.augment import NO_AUGMENTATION
+        """The same with the augmentation of another recipe of its task, or with "none" at all.
 
-        return replace(self, augmentation=NO_AUGMENTATION if of == "none" else read(of).augmentation)
+        Raises UnknownName, or UsageError for a recipe of another task.
+        """
+        if of == "none":
+            return replace(self, augmentation=_augmentations(self.task, f"training recipe {self.name}")["none"])
+        other = read(of)
+        if other.task != self.task:
+            raise UsageError(
+                f"training recipe {self.name}: an augmentation must be for its task, {self.task}, got {of}, which is for "
+                f"{other.task}; choose another"
+            )
+        return replace(self, augmentation=other.augmentation)
 
     def to_json(self) -> dict[str, Any]:
         """Every setting, written out."""
@@ -73,7 +86,6 @@ def read(name_or_path: str) -> TrainingRecipe:
 
 
 def _parse(data: Mapping[str, Any], name: str, who: str) -> TrainingRecipe:
-    from edgetk.tasks.speech.augment import Augmentation
     from edgetk.tasks.training.loop import Schedule
 
     for key in data:
@@ -87,9 +99,21 @@ def _parse(data: Mapping[str, Any], name: str, who: str) -> TrainingRecipe:
     schedule, augmentation = (
         coerce(data.get(key, {}), Mapping[str, Any], f"{who}: {key}") for key in ("schedule", "augmentation")
     )
+    task = coerce(data.get("task", TrainingRecipe.task), str, f"{who}: task")
     return TrainingRecipe(
         name,
         construct(Schedule, schedule, f"{who}: schedule"),
-        construct(Augmentation, augmentation, f"{who}: augmentation"),
+        construct(type(_augmentations(task, who)["none"]), augmentation, f"{who}: augmentation"),
         coerce(data.get("description", ""), str, f"{who}: description"),
+        task,
     )
+
+
+def _augmentations(task: str, who: str) -> Mapping[str, Any]:
+    """The augmentations that a task names; "none" is always among them. Raises UnknownName, RecipeError where it has none."""
+    known: Mapping[str, Any] | None = getattr(registry.load("task", task), "augmentations", None)
+    if known is None:
+        raise RecipeError(
+            f"{who}: the task {task} must have a mapping augmentations with 'none' in it, got none; add it to the task"
+        )
+    return known

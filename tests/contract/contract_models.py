@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from edgetk.core import registry
@@ -73,3 +75,13 @@ def graph() -> Bundle:
     bundle = tiny_bundle()
     low = lower(bundle, board.load("host"), ["clip"])[0]
     return replace(bundle, body=low.graph, signature=low.signature, clip=None)
+
+
+def binary_pictures(folder: Path) -> Path:
+    """Random pictures in the binary layout of CIFAR-10: 20 a file, two of each class."""
+    random = np.random.default_rng(0)
+    for name in (*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin"):
+        records = random.integers(0, 256, (20, 3073), dtype=np.uint8)
+        records[:, 0] = np.arange(20) % 10
+        records.tofile(folder / name)
+    return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import contract_models
@@ -30,6 +31,9 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "finetune": {"epochs": 2, "batch": 16, "augment": "none", "device": "cpu"},
     "quantize": {"max_drop": 1.0, "min_weights": 64},
 }
+
+#: data for tasks that embed none
+FOLDERS: Mapping[str, Callable[[Path], Path]] = {"cifar10": contract_models.binary_pictures}
 
 
 def _variants() -> list[tuple[str, str]]:
@@ -70,8 +74,9 @@ def test_every_pass(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", registry.names("task"))
-def test_every_task(name: str) -> None:
-    testing.check_task(registry.load("task", name))
+def test_every_task(name: str, tmp_path: Path) -> None:
+    task = registry.load("task", name)
+    testing.check_task(task, FOLDERS[name](tmp_path) if name in FOLDERS else None)
 
 
 @pytest.mark.parametrize("name", registry.names("exporter"))

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from edgetk.core.errors import UsageError
-from edgetk.tasks.speech.augment import NO_AUGMENTATION, Augment, Augmentation, beta_table
+from edgetk.tasks.speech.augment import NO_AUGMENTATION, Augment, Augmentation
 from edgetk.tasks.speech.log_mel import LogMel
+from edgetk.tasks.training.draws import beta_table
 
 CLASSES = 4
 SEEDED = torch.Generator().manual_seed(0)

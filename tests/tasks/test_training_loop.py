@@ -132,6 +132,32 @@ def test_distillation_mixes_the_teachers_sigmoids_into_the_targets(share: float)
     assert loss == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_cross_entropy_by_hand_with_the_teachers_softmax(share: float) -> None:
+    torch.manual_seed(11)
+    teacher = nn.Linear(FEATURES, CLASSES).requires_grad_(False)
+    student = nn.Linear(FEATURES, CLASSES)
+    untouched = copy.deepcopy(student)
+    run = Training(student, still, ROWS, VALIDATION, Schedule(epochs=1, batch=ROWS, distill=share, loss="ce"), teacher)
+    loss = next(iter(run)).loss
+    targets = (1 - share) * F.one_hot(LABELS, CLASSES).float() + share * torch.softmax(teacher(X), 1)
+    expected = -(targets * torch.log_softmax(untouched(X), 1)).sum(1).mean().item()
+    assert loss == pytest.approx(expected, abs=1e-6)
+
+
+def test_decoupled_decay_shrinks_weights_alone() -> None:
+    student = nn.Linear(FEATURES, CLASSES)
+    start = copy.deepcopy(student.state_dict())
+    schedule = Schedule(epochs=1, batch=ROWS, lr=0.01, weight_decay=0.5, decoupled=True)
+    next(iter(Training(student, still, ROWS, VALIDATION, schedule)))
+    plain = nn.Linear(FEATURES, CLASSES)
+    plain.load_state_dict(start)
+    next(iter(Training(plain, still, ROWS, VALIDATION, Schedule(epochs=1, batch=ROWS, lr=0.01))))
+    # Adam's step does not depend on the decay: what differs is lr * weight_decay of the weights, and no bias
+    torch.testing.assert_close(student.weight.detach() - plain.weight.detach(), -0.01 * 0.5 * start["weight"])
+    assert torch.equal(student.bias, plain.bias)
+
+
 def test_whole_input_form_is_preferred() -> None:
     class Two(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -150,6 +176,8 @@ def test_whole_input_form_is_preferred() -> None:
         ({"epochs": 0}, r"training: epochs must be >= 1 and batch >= 2, got 0 and 128; correct them"),
         ({"batch": 1}, r"training: epochs must be >= 1 and batch >= 2, got 200 and 1; correct them"),
         ({"shape": "linear"}, r"training: shape must be 'step' or 'cosine', got 'linear'; correct it"),
+        ({"loss": "mse"}, r"training: loss must be 'bce' or 'ce', got 'mse'; correct it"),
+        ({"weight_decay": -0.1}, r"training: weight_decay must be at least 0, got -0.1; correct it"),
         ({"average": 1.0}, r"training: average must be in \[0, 1\), .*got 1.0, 0.0 and 0.0025; correct them"),
         ({"distill": 1.5}, r"distill in \[0, 1\] and lr > 0, got 0.0, 1.5 and 0.0025; correct them"),
         ({"lr": float("nan")}, r"lr > 0, got 0.0, 0.0 and nan; correct them"),

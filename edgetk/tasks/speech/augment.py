@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from edgetk.core.errors import UsageError
 from edgetk.tasks.speech import front_end as fe
 from edgetk.tasks.speech.log_mel import LogMel
+from edgetk.tasks.training.draws import beta_table, chosen, integers, uniform
 
 INT16_SCALE = 32768.0
 
@@ -66,21 +67,6 @@ ROBUST = Augmentation(noise=0.5, noise_snr_db=(5.0, 30.0), level=0.5, level_db=(
 AUGMENTATIONS = {"none": NO_AUGMENTATION, "paper": Augmentation(), "robust": ROBUST}
 
 
-def beta_table(beta: float, entries: int = 4096) -> Tensor:
-    """Values of a Beta(beta, beta) variable at `entries` evenly spaced quantiles, ascending: (entries,) float32.
-
-    Drawing one entry uniformly draws from the distribution; the samplers of torch.distributions cannot be captured.
-    """
-    x = torch.linspace(0.0, 1.0, 65537, dtype=torch.float64)
-    density = (x * (1 - x)) ** (beta - 1)
-    cdf = torch.cumulative_trapezoid(density, x)
-    cdf = torch.cat((cdf.new_zeros(1), cdf / cdf[-1]))
-    quantiles = (torch.arange(entries, dtype=torch.float64) + 0.5) / entries
-    right = torch.searchsorted(cdf, quantiles).clamp(1, len(cdf) - 1)
-    low, high = cdf[right - 1], cdf[right]
-    return (x[right - 1] + (quantiles - low) / (high - low) * (x[1] - x[0])).float()
-
-
 class Augment(nn.Module):
     """Row numbers of a training set (B,) -> features (B, 128, 128) and soft targets (B, K).
 
@@ -122,6 +108,11 @@ class Augment(nn.Module):
         ):
             self.register_buffer(name, value, persistent=False)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the training set lives; random numbers are drawn there."""
+        return self.waves.device
+
     @torch.no_grad()
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         waves, targets = self.mix(rows)
@@ -133,9 +124,9 @@ class Augment(nn.Module):
         waves, targets = self._clips(rows), self._targets(rows)
         if self.recipe.mixup == 0:
             return waves, targets
-        others = self._integers(len(rows), 0, len(self.waves))
-        weight = self.weights[self._integers(len(rows), 0, len(self.weights))].unsqueeze(1)
-        weight = torch.where(self._chosen(len(rows), self.recipe.mixup), weight, 1.0)
+        others = integers(self.device, len(rows), 0, len(self.waves))
+        weight = self.weights[integers(self.device, len(rows), 0, len(self.weights))].unsqueeze(1)
+        weight = torch.where(chosen(self.device, len(rows), self.recipe.mixup), weight, 1.0)
         return (
             weight * waves + (1 - weight) * self._clips(others),
             weight * targets + (1 - weight) * self._targets(others),
@@ -145,15 +136,15 @@ class Augment(nn.Module):
         """Background noise and change of level: (B, 16000) -> same."""
         n = len(waves)
         if self.recipe.noise > 0:
-            start = self._integers(n, 0, len(self.noise) - fe.CLIP_SAMPLES).unsqueeze(1)
+            start = integers(self.device, n, 0, len(self.noise) - fe.CLIP_SAMPLES).unsqueeze(1)
             noise = self.noise[start + self.time].float() / INT16_SCALE
-            snr_db = self._uniform(n, *self.recipe.noise_snr_db)
+            snr_db = uniform(self.device, n, *self.recipe.noise_snr_db)
             # quiet noise is not blown up beyond full scale: a recording's silence has nothing to add
             gain = (_rms(waves) / _rms(noise).clamp_min(1e-4)) * 10 ** (-snr_db / 20)
-            waves = waves + torch.where(self._chosen(n, self.recipe.noise), gain, 0.0) * noise
+            waves = waves + torch.where(chosen(self.device, n, self.recipe.noise), gain, 0.0) * noise
         if self.recipe.level > 0:
-            gain = 10 ** (self._uniform(n, *self.recipe.level_db) / 20)
-            waves = (torch.where(self._chosen(n, self.recipe.level), gain, 1.0) * waves).clamp(-1.0, 1.0)
+            gain = 10 ** (uniform(self.device, n, *self.recipe.level_db) / 20)
+            waves = (torch.where(chosen(self.device, n, self.recipe.level), gain, 1.0) * waves).clamp(-1.0, 1.0)
         return waves
 
     def mask(self, frames: Tensor) -> Tensor:
@@ -164,8 +155,8 @@ class Augment(nn.Module):
             (self.frames[None, :, None], self.recipe.time_mask),
         ):
             if widest > 0:
-                width = self._uniform(len(frames), 0, widest)
-                start = (self._uniform(len(frames), 0, 1) * (axis.numel() - width)).floor()[..., None]
+                width = uniform(self.device, len(frames), 0, widest)
+                start = (uniform(self.device, len(frames), 0, 1) * (axis.numel() - width)).floor()[..., None]
                 inside = (axis >= start) & (axis < start + width.floor()[..., None])
                 hidden = inside if hidden is None else hidden | inside
         return frames if hidden is None else torch.where(hidden, 0.0, frames)
@@ -174,10 +165,10 @@ class Augment(nn.Module):
         """Noise field and circular roll in time, on normalised features (B, 128, 128)."""
         n = len(features)
         if self.recipe.feature_noise > 0:
-            scale = self._uniform(n, 0, self.recipe.feature_noise)[..., None]
+            scale = uniform(self.device, n, 0, self.recipe.feature_noise)[..., None]
             features = features + scale * torch.rand_like(features)
         if self.recipe.roll > 0:
-            by = self._integers(n, -self.recipe.roll, self.recipe.roll)
+            by = integers(self.device, n, -self.recipe.roll, self.recipe.roll)
             source = (self.frames - by.unsqueeze(1)) % fe.FRAMES
             features = features.gather(1, source.unsqueeze(-1).expand_as(features))
         return features
@@ -190,11 +181,11 @@ class Augment(nn.Module):
             return waves
         at, middle = self.time.float().unsqueeze(0), fe.CLIP_SAMPLES / 2
         if recipe.speed > 0:
-            speed = torch.where(self._chosen(n, recipe.speed), self._uniform(n, *recipe.speed_range), 1.0)
+            speed = torch.where(chosen(self.device, n, recipe.speed), uniform(self.device, n, *recipe.speed_range), 1.0)
             at = (at - middle) * speed + middle
         if recipe.shift > 0:
-            by = self._integers(n, -recipe.shift_samples, recipe.shift_samples + 1).unsqueeze(1)
-            at = at - torch.where(self._chosen(n, recipe.shift), by, 0)
+            by = integers(self.device, n, -recipe.shift_samples, recipe.shift_samples + 1).unsqueeze(1)
+            at = at - torch.where(chosen(self.device, n, recipe.shift), by, 0)
         left = at.floor()
         share = at - left
         inside = (left >= 0) & (left < fe.CLIP_SAMPLES - 1) | (left == fe.CLIP_SAMPLES - 1) & (share == 0)
@@ -205,20 +196,9 @@ class Augment(nn.Module):
     def _targets(self, rows: Tensor) -> Tensor:
         return (self.labels.index_select(0, rows).unsqueeze(1) == self.classes).float()
 
-    def _uniform(self, n: int, low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(n, 1, device=self.waves.device)
-
-    def _integers(self, n: int, low: int, high: int) -> Tensor:
-        """(n,) int64 in [low, high); double precision, for float32 cannot reach every sample of the noise."""
-        drawn = torch.rand(n, device=self.waves.device, dtype=torch.float64) * (high - low)
-        return drawn.long().clamp_max(high - low - 1) + low
-
-    def _chosen(self, n: int, probability: float) -> Tensor:
-        return torch.rand(n, 1, device=self.waves.device) < probability
-
 
 def _rms(waves: Tensor) -> Tensor:
     return waves.square().mean(-1, keepdim=True).sqrt()
 
 
-__all__ = ["AUGMENTATIONS", "NO_AUGMENTATION", "ROBUST", "Augment", "Augmentation", "beta_table"]
+__all__ = ["AUGMENTATIONS", "NO_AUGMENTATION", "ROBUST", "Augment", "Augmentation"]

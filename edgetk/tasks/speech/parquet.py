@@ -9,13 +9,13 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from edgetk.core.errors import InputError, MissingExtra
+from edgetk.tasks._tables import files, table
 from edgetk.tasks.speech import audio, waves
 from edgetk.tasks.speech.clips import Clip, select
 from edgetk.tasks.speech.splits import SPLITS
@@ -32,37 +32,6 @@ COLUMNS: Final = ("path", "word", "speaker", "in_v2_list")
 def is_parquet(folder: Path) -> bool:
     """Whether `folder` has this layout."""
     return any(files(folder, split) for split in SPLITS)
-
-
-def files(folder: Path, split: str) -> list[Path]:
-    """The Parquet files of a split in order: <split>.parquet or <split>_<n>.parquet."""
-    return [path for path in (folder / f"{split}.parquet",) if path.is_file()] + sorted(folder.glob(f"{split}_*.parquet"))
-
-
-def table(folder: Path, split: str, columns: Sequence[str]) -> dict[str, list[Any]]:
-    """Columns of a split as lists. Raises InputError where files or columns are missing, MissingExtra without pyarrow."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtra("speech-commands", "pyarrow", "parquet") from error
-    paths = files(folder, split)
-    if not paths:
-        raise InputError(f"{folder}: must hold {split}.parquet or {split}_<n>.parquet, got neither; run: edgetk data")
-    joined: dict[str, list[Any]] = {name: [] for name in columns}
-    for path in paths:
-        try:
-            missing = set(columns) - set(pyarrow.parquet.read_schema(path).names)
-            if missing:
-                raise InputError(
-                    f"{path}: must have the columns {', '.join(columns)}, got no {', '.join(sorted(missing))}; add them"
-                )
-            part = pyarrow.parquet.read_table(path, columns=list(columns))
-        except (pyarrow.ArrowInvalid, OSError) as error:
-            raise InputError(f"{path}: must be a Parquet file, got {error}; fetch it again") from error
-        for name in columns:
-            joined[name] += part[name].to_pylist()
-    return joined
 
 
 class Parquet:

@@ -1,4 +1,4 @@
-"""The training loop: soft targets, Adam, step decay, averaged weights; a whole step as one CUDA graph where there is a GPU.
+"""The training loop: soft targets, Adam, falling rates, averaged weights; a whole step as one CUDA graph where there is a GPU.
 
 Everything that a run needs to go on after an interruption is in its `Snapshot`, a flat dictionary of tensors; whoever calls
 the loop decides where that is kept.
@@ -33,6 +33,10 @@ class Schedule:
     lr: float = 2.5e-3
     betas: tuple[float, float] = (0.95, 0.999)
     weight_decay: float = 0.0
+    #: True: weights shrink by lr * weight_decay a step, apart from the gradient (AdamW), biases and norms do not; False: L2
+    decoupled: bool = False
+    #: "bce": binary cross entropy of each class's sigmoid; "ce": cross entropy of the softmax over all classes
+    loss: str = "bce"
     #: "step": lr * decay ** (epoch // decay_every); "cosine": half a cosine to zero
     shape: str = "step"
     decay: float = 0.85
@@ -40,7 +44,7 @@ class Schedule:
     warmup: int = 0
     #: decay of the exponential moving average of the weights; 0 evaluates the weights themselves
     average: float = 0.0
-    #: share of the teacher's sigmoid outputs in the targets, in [0, 1]; needs a teacher
+    #: share of the teacher's outputs (sigmoids for "bce", softmax for "ce") in the targets, in [0, 1]; needs a teacher
     distill: float = 0.0
     seed: int = 0
 
@@ -49,6 +53,10 @@ class Schedule:
             raise UsageError(f"training: epochs must be >= 1 and batch >= 2, got {self.epochs} and {self.batch}; correct them")
         if self.shape not in ("step", "cosine"):
             raise UsageError(f"training: shape must be 'step' or 'cosine', got {self.shape!r}; correct it")
+        if self.loss not in ("bce", "ce"):
+            raise UsageError(f"training: loss must be 'bce' or 'ce', got {self.loss!r}; correct it")
+        if not self.weight_decay >= 0.0:
+            raise UsageError(f"training: weight_decay must be at least 0, got {self.weight_decay}; correct it")
         if not 0.0 <= self.average < 1.0 or not 0.0 <= self.distill <= 1.0 or not self.lr > 0.0:
             raise UsageError(
                 "training: average must be in [0, 1), distill in [0, 1] and lr > 0, "
@@ -105,11 +113,20 @@ class Training:
         self.averaged = copy.deepcopy(net).requires_grad_(False).eval() if schedule.average > 0 else net
         self.trained = [p for p in net.parameters() if p.requires_grad]
         cuda = self.device.type == "cuda"
-        self.optimizer = torch.optim.Adam(
-            self.trained,
+        # AdamW as transformers are trained with it: biases and norms are left out of the decay
+        decays = [p.ndim > 1 or not schedule.decoupled for p in self.trained]
+        groups = [
+            {
+                "params": [p for p, d in zip(self.trained, decays, strict=True) if d is decayed],
+                "weight_decay": schedule.weight_decay if decayed else 0.0,
+            }
+            for decayed in set(decays)
+        ]
+        kind = torch.optim.AdamW if schedule.decoupled else torch.optim.Adam
+        self.optimizer = kind(
+            groups,
             lr=torch.tensor(schedule.lr, device=self.device) if cuda else schedule.lr,
             betas=schedule.betas,
-            weight_decay=schedule.weight_decay,
             capturable=cuda,
             foreach=True,
         )
@@ -151,11 +168,13 @@ class Training:
         x, targets = self.batches(self._chosen)
         if self.teacher is not None and self.schedule.distill > 0:
             with torch.no_grad(), self._autocast():
-                soft = torch.sigmoid(call(self.teacher, x).float())
+                taught = call(self.teacher, x).float()
+            soft = torch.sigmoid(taught) if self.schedule.loss == "bce" else torch.softmax(taught, 1)
             targets = torch.lerp(targets, soft, self.schedule.distill)
         with self._autocast():
             logits = call(self.net, x)
-        loss = F.binary_cross_entropy_with_logits(logits.float(), targets)
+        measure = F.binary_cross_entropy_with_logits if self.schedule.loss == "bce" else F.cross_entropy
+        loss = measure(logits.float(), targets)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self._loss += loss.detach()

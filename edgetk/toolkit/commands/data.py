@@ -33,7 +33,7 @@ def data(
     if as_json:
         shared.print_json(found)
     else:
-        print(f"{task}: {folder or 'embedded sample'}")
+        print(f"{task}: {folder or ('embedded sample' if getattr(job, 'has_sample', True) else 'no folder given')}")
         for key, value in found["found"].items():
             print(f"  {key:<16} {value}")
         if verify:
