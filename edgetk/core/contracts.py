@@ -66,7 +66,7 @@ class Data(Protocol):
 class TrainingData(Data, Protocol):
     """Data that models can be trained on: not every data set of a task has a training split."""
 
-    #: the task's augmentations by the names that recipes use
+    #: the task's augmentations by the names that recipes use; "none" changes nothing
     augmentations: Mapping[str, Any]
 
     def batches(
@@ -92,7 +92,10 @@ class Task(Protocol):
     front_end: Mapping[str, Any]
 
     def open(self, folder: Path | None, labels: Sequence[str] | None = None) -> Data:
-        """The data in `folder`, or the embedded sample where it is None; `labels` chooses and orders the classes."""
+        """The data in `folder`, or the embedded sample where it is None; `labels` chooses and orders the classes.
+
+        Raises InputError where nothing usable is there, or for None where no sample is embedded.
+        """
         ...
 
     def score(self, predict: Predict, split: Split, official_only: bool = True) -> Score:

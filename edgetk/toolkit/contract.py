@@ -116,11 +116,13 @@ def check_model(build: Callable[..., Bundle], variants: Iterable[str], target: s
         lower(bundle, _board(target))
 
 
-def check_task(task: Task) -> None:
-    """Its embedded data opens; splits are apart, labelled, finite; calibration avoids the test split; scores count right."""
+def check_task(task: Task, folder: Path | None = None) -> None:
+    """Its embedded data, or that in `folder`, opens; splits are apart, labelled, finite; calibration avoids the test split;
+    scores count right.
+    """
     import torch
 
-    data = task.open(None)
+    data = task.open(folder)
     who = f"task {task.name}"
     splits = {}
     for name in ("validation", "test"):
