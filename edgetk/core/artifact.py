@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,8 @@ class Parity:
     """The outcome of running a file and the model it came from on the same inputs.
 
     `max_abs` is the largest difference of any output, `scale` the largest magnitude of the reference outputs, `bound` what
-    was allowed; `agreement` is the share of inputs with the same arg-max, over `n` inputs (streams: whole streams).
+    was allowed (0: they must be equal bit for bit); `agreement` is the share of inputs with the same arg-max, over `n` inputs
+    (streams: whole streams).
     """
 
     reference: str
@@ -29,10 +31,19 @@ class Parity:
         return self.max_abs <= self.bound
 
     def __str__(self) -> str:
-        word = "equal" if self.passed else "NOT equal"
-        return (
-            f"{word} to {self.reference} (n={self.n}, max |Δ| {self.max_abs:.1e} of {self.scale:.2g}, bound {self.bound:.1e})"
-        )
+        return f"{self.verdict} {self.reference} (n={self.n}, max |Δ| {self.max_abs:.1e} of {self.scale:.2g}, {self.allowed})"
+
+    @property
+    def verdict(self) -> str:
+        """How the two compare, in words that the reference follows."""
+        if not self.passed:
+            return "NOT equal to"
+        return "equal to" if self.bound else "bit-exact with"
+
+    @property
+    def allowed(self) -> str:
+        """The bound in words."""
+        return f"bound {self.bound:.1e}" if self.bound else "no difference allowed"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -45,6 +56,10 @@ class Parity:
             "agreement": self.agreement,
             "passed": self.passed,
         }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Parity:
+        return cls(**{key: value for key, value in data.items() if key != "passed"})
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,8 @@ class Pass(Protocol):
 class Lowered:
     """One form of a model as an ONNX graph: what exporters and the workload counter see.
 
-    `precision` is "float32" or "int8"; `reference` runs the model in memory on the same inputs, for the parity proof.
+    `precision` is "float32" or "int8"; `reference` runs the model in memory on the same inputs, for the parity proof. `exact`:
+    its outputs and states must be those of the model bit for bit, because no sum in it is ever rounded.
     """
 
     form: str
@@ -164,6 +165,7 @@ class Lowered:
     signature: Signature
     precision: str
     reference: Callable[..., tuple[np.ndarray, ...]] | None = None
+    exact: bool = False
 
 
 @dataclass(frozen=True)

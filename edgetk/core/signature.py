@@ -33,11 +33,13 @@ class TensorSpec:
 class StateSpec:
     """One carried tensor: the input `spec` is fed with what the output `output` gave one step before.
 
-    `init` is the value at the start of a stream, flattened; empty means zeros.
+    `init` is the value at the start of a stream, flattened; empty means zeros. `holds` says what the numbers are: "spikes" (0
+    and 1), "membrane", "counts" (whole numbers from 0 on), or "values" for anything else.
     """
 
     spec: TensorSpec
     init: tuple[float, ...] = ()
+    holds: str = "values"
 
     @property
     def name(self) -> str:
@@ -50,11 +52,12 @@ class StateSpec:
 
     def to_json(self) -> dict[str, Any]:
         # nine digits name a float32 exactly; more only swell the metadata
-        return {**self.spec.to_json(), "output": self.output, "init": [float(f"{v:.9g}") for v in self.init]}
+        init = [float(f"{v:.9g}") for v in self.init]
+        return {**self.spec.to_json(), "output": self.output, "init": init, "holds": self.holds}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> StateSpec:
-        return cls(TensorSpec.from_json(data), tuple(data["init"]))
+        return cls(TensorSpec.from_json(data), tuple(data["init"]), data.get("holds", "values"))  # older files say nothing
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from edgetk.core.bundle import Bundle, Form
 from edgetk.core.contracts import Lowered
 from edgetk.core.errors import InputError, PreconditionError
-from edgetk.core.signature import Shape, Signature, StateSpec, TensorSpec
+from edgetk.core.signature import Shape, Signature, TensorSpec
 from edgetk.core.target import Target
 from edgetk.export import graph as graphs
 from edgetk.export import parity
@@ -69,7 +69,8 @@ def _lower_form(bundle: Bundle, form: Form, target: Target) -> Lowered:
         clean.sweep(model)
     proto = opset.fit(clean.to_proto(model), target.stack, bundle.name)
     graphs.io_contract(proto, signature)
-    return Lowered(form.name, proto, signature, graphs.precision_of(proto), _reference(bundle.module, form))
+    exact = bool(getattr(bundle.module, "exact_sums", False))
+    return Lowered(form.name, proto, signature, graphs.precision_of(proto), _reference(bundle.module, form), exact)
 
 
 def _lower_graph(bundle: Bundle, target: Target) -> Lowered:
@@ -168,7 +169,7 @@ def _static(signature: Signature) -> Signature:
         signature,
         inputs=tuple(fixed(s) for s in signature.inputs),
         outputs=tuple(fixed(s) for s in signature.outputs),
-        state=tuple(StateSpec(fixed(s.spec), s.init) for s in signature.state),
+        state=tuple(replace(s, spec=fixed(s.spec)) for s in signature.state),
     )
 
 

@@ -1,8 +1,10 @@
 """What an exported graph says about itself, as ONNX `metadata_props`: text keys and values that any runtime can read.
 
 required  schema_version, edgetk_version, model_type, signature (JSON), inputs, outputs, quantization, target
-required for streams  states (JSON list of name, output, shape, dtype, init), period_s, lookahead_s
-optional  task, labels (one a line), front_end (JSON), sample_rate, recipe_sha256, accuracy (JSON), license, url, author
+required for streams  states (JSON list of name, output, shape, dtype, init, holds), period_s, lookahead_s
+optional  task, labels (one a line), front_end (JSON), sample_rate, recipe_sha256, accuracy (JSON), license, url, author,
+          parity ("bit-exact" where every output and state was proven equal bit for bit; a file without its proof is not
+          written), firing (JSON: for each product what drives it, spikes or not, how often, and on which inputs)
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ SCHEMA_VERSION = "1"
 #: What a caller may add: facts that neither the model nor the target knows.
 FACTS = ("recipe_sha256", "accuracy", "license", "url", "author")
 
+#: What a caller may add for each form ("clip", "stream") apart, since their operators have different names.
+FORM_FACTS = ("firing",)
+
 
 def describe(
     lowered: Lowered, bundle: Bundle, target: Target, front_end: Mapping[str, Any], facts: Mapping[str, Any]
@@ -46,13 +51,13 @@ def describe(
         "labels": "\n".join(bundle.labels),
         "front_end": dict(front_end),
         "sample_rate": front_end.get("sample_rate", ""),
+        "parity": "bit-exact" if lowered.exact and lowered.reference is not None else "",
         **{key: facts[key] for key in FACTS if key in facts},
+        **{key: facts[key][lowered.form] for key in FORM_FACTS if lowered.form in facts.get(key, {})},
     }
     if signature.is_streaming:
-        data["states"] = [
-            {"name": s.name, "output": s.output, "shape": list(s.spec.shape), "dtype": s.spec.dtype, "init": list(s.init)}
-            for s in signature.state
-        ]
+        keys = ("name", "output", "shape", "dtype", "holds")
+        data["states"] = [{**{key: s.to_json()[key] for key in keys}, "init": list(s.init)} for s in signature.state]
         data["period_s"] = signature.period_s if signature.period_s is not None else ""
         data["lookahead_s"] = signature.lookahead_s
     texts = {key: value if isinstance(value, str) else json.dumps(value, sort_keys=True) for key, value in data.items()}

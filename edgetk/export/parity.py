@@ -5,6 +5,9 @@ Bounds are relative to the largest magnitude of each output in the reference:
     float32   1e-4    rounding in another order
     int8      0.05    about six steps of an 8-bit output: a value that falls on the other side of a rounding boundary moves
                       one step, and later layers carry that on; besides, the arg-max must agree wherever it is clear
+
+A model that declares exact sums (`Lowered.exact`) has the bound 0 in any precision: every output and state, bit for bit (but
+for the sign of a zero, which no operator there can tell).
 """
 
 from __future__ import annotations
@@ -51,7 +54,8 @@ def prove(
 
     inputs    one array for each input of the signature, or a number n of seeded random ones. Clip form: (n, …) where the
               first dimension is symbolic, else (n, *shape). Stream form: (n, steps, *shape), n whole streams; both sides start
-              from the initial state and carry their own, and every step is compared, states included.
+              from the initial state and carry their own, and every step is compared, states included. The steps that flush
+              look-ahead at the end of a stream are added where the model can tell them apart (`flush_steps`).
     optimise  onnxruntime's graph optimisations: all of them, or none
     operators the native operator library to run with (`edgetk.export.operators.library`); None: operators run as their bodies
 
@@ -68,13 +72,17 @@ def prove(
     def candidate(*x: np.ndarray) -> Arrays:
         return tuple(session.run(list(signature.output_names), dict(zip(signature.input_names, x, strict=True))))
 
-    run = stream if signature.is_streaming else clip
-    expected, got = (run(call, signature, arrays) for call in (lowered.reference, candidate))
+    def run(call: Any) -> Arrays:
+        if signature.is_streaming:
+            return stream(call, signature, arrays, flush_steps(signature))
+        return clip(call, signature, arrays)
+
+    expected, got = run(lowered.reference), run(candidate)
     return _compare(
         signature.output_names,
         expected,
         got,
-        BOUNDS[lowered.precision],
+        0.0 if lowered.exact else BOUNDS[lowered.precision],
         reference="the model in memory",
         runtime=f"onnxruntime {_version()}, CPU, 1 thread, {'all' if optimise else 'no'} graph optimisations"
         + (f", operators of {operators.name}" if operators else ""),
@@ -90,14 +98,31 @@ def clip(call: Any, signature: Signature, inputs: Sequence[np.ndarray]) -> Array
     return tuple(np.stack([y[k] for y in outputs]) for k in range(len(signature.outputs)))
 
 
-def stream(call: Any, signature: Signature, inputs: Sequence[np.ndarray]) -> Arrays:
-    """Outputs and states (n, steps, …) of a step form, each stream from the initial state on."""
+#: The state whose first number tells a step inside a clip (1) from one that flushes look-ahead (0).
+VALID = "state_valid"
+
+
+def flush_steps(signature: Signature) -> int:
+    """Steps of zeros that bring out what waits for look-ahead at the end of a stream; 0 without a `state_valid`."""
+    told = any(state.name == VALID for state in signature.state)
+    return round(signature.lookahead_s / signature.period_s) if told and signature.period_s else 0
+
+
+def stream(call: Any, signature: Signature, inputs: Sequence[np.ndarray], flush: int = 0) -> Arrays:
+    """Outputs and states (n, steps + flush, …) of a step form, each stream from the initial state on."""
     streams = []
+    tail = [np.zeros((len(x), flush, *x.shape[2:]), x.dtype) for x in inputs]
+    frames = [np.concatenate(pair, axis=1) for pair in zip(inputs, tail, strict=True)]
+    valid = next((i for i, state in enumerate(signature.state) if state.name == VALID), 0)
     for i in range(len(inputs[0])):
         state: Arrays = initial_state(signature)
         steps = []
-        for t in range(inputs[0].shape[1]):
-            y = call(*(x[i, t] for x in inputs), *state)
+        for t in range(frames[0].shape[1]):
+            if flush and t == inputs[0].shape[1]:
+                ended = state[valid].copy()
+                ended.flat[0] = 0
+                state = (*state[:valid], ended, *state[valid + 1 :])
+            y = call(*(x[i, t] for x in frames), *state)
             state = tuple(y[len(signature.outputs) :])
             steps.append(y)
         streams.append(tuple(np.stack([y[k] for y in steps]) for k in range(len(signature.output_names))))
@@ -229,12 +254,12 @@ def _compare(
             raise ParityError(f"parity: {name} of the {who} must have shape {a.shape}, got {b.shape}; do not use this file")
         wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
         scale = float(np.abs(wide_a).max(initial=0.0))
-        bound = max(relative * scale, _FLOOR)
+        bound = max(relative * scale, _FLOOR) if relative else 0.0
         difference = float(np.abs(wide_a - wide_b).max(initial=0.0))
         parity = Parity(reference, runtime, len(a), difference, scale, bound, agreement)
         if not np.isfinite(difference):
             raise ParityError(f"parity: output {name} of the {who} must be finite, got NaN or infinity; do not use this file")
-        if worst is None or difference / bound > worst.max_abs / worst.bound:
+        if worst is None or _excess(parity) > _excess(worst):
             worst, culprit = parity, name
     assert worst is not None
     if not worst.passed:
@@ -248,6 +273,11 @@ def _compare(
             f"got {decided:.0%} over n={worst.n}; do not use this file"
         )
     return worst
+
+
+def _excess(parity: Parity) -> float:
+    """The difference in units of the bound; where none is allowed, in its own."""
+    return parity.max_abs / (parity.bound or 1.0)
 
 
 def _agreement(expected: np.ndarray, got: np.ndarray, relative: float) -> tuple[float, float]:

@@ -35,7 +35,7 @@ UNEQUAL = 1e-3
 ROUNDING = 1e-6
 
 #: What is in the metadata of a graph in other words, or does not hold for a stream without edges.
-_NOT_HERE = ("schema_version", "signature", "inputs", "outputs", "states")
+_NOT_HERE = ("schema_version", "signature", "inputs", "outputs", "states", "parity", *metadata.FORM_FACTS)
 
 _SAID = {
     "time_unit": "s",

@@ -164,7 +164,7 @@ class SpikingLMUFormer(nn.Module):
         """The stream form: one frame in, running logits and states out."""
         config = self.config
         convs = self.embed.layers()[:-1]
-        pasts = [_state(f"embed_conv{i}_past", 2 * conv.pad.numel()) for i, conv in enumerate(convs)]
+        pasts = [_state(f"embed_conv{i}_past", 2 * c.pad.numel(), "spikes" if i else "values") for i, c in enumerate(convs)]
         names = [f"embed_neuron{i}" for i in range(len(self.embed.neurons))]
         names += ["mixer_input", "mixer_encoded", "mixer_remembered", "mixer_hidden"]
         names += ["channels_input", "channels_expanded", "output"]
@@ -172,23 +172,31 @@ class SpikingLMUFormer(nn.Module):
         for name, unit in zip(names, self.units(), strict=True):
             rest = unit.rest.detach().cpu()
             start = tuple(rest.tolist()) if bool(rest.any()) else ()
-            membranes.append(_state(f"{name}_membrane", len(rest), start))
+            membranes.append(_state(f"{name}_membrane", len(rest), "membrane", start))
         return Signature(
             inputs=(TensorSpec("features", (1, 1, config.features), axes="B T F"),),
             outputs=(TensorSpec("logits", (1, 1, config.classes), axes="B T K"),),
             state=(
-                _state("valid", 1 + LOOKAHEAD, (1.0,) + (0.0,) * LOOKAHEAD),
+                _state("valid", 1 + LOOKAHEAD, init=(1.0,) + (0.0,) * LOOKAHEAD),
                 *pasts,
-                _state("embed_position_past", 2 * config.dim),
+                _state("embed_position_past", 2 * config.dim, "spikes"),
                 _state("embed_residual", config.dim),
-                _state("mixer_memory_past", self.mixer.memory.length - 1),
+                _state("mixer_memory_past", self.mixer.memory.length - 1, "spikes"),
                 *membranes,
-                _state("head_spikes", config.dim),
-                _state("head_count", 1),
+                _state("head_spikes", config.dim, "counts"),
+                _state("head_count", 1, "counts"),
             ),
             period_s=PERIOD_S,
             lookahead_s=LOOKAHEAD * PERIOD_S,
         )
+
+    @property
+    def exact_sums(self) -> bool:
+        """Whether settled weights make every sum exact, so that other runtimes give the same bits.
+
+        Norms that are not folded do round, twice for each number; runtimes that keep the two operators apart round alike.
+        """
+        return bool(self.config.feature_step)
 
     def settle(self) -> None:
         """Put all weights on their grids, where sums of them are exact; whoever changes weights calls it afterwards."""
@@ -305,8 +313,8 @@ def _neuron(path: str, unit: Any) -> tuple[Slice, ...]:
     return (*norm_entries(f"{path}.norm", unit.norm), *(Slice(f"{path}.neuron.{name}", 0) for name in ("threshold", "rest")))
 
 
-def _state(name: str, width: int, init: tuple[float, ...] = ()) -> StateSpec:
-    return StateSpec(TensorSpec(f"state_{name}", (1, width), axes="B C"), init)
+def _state(name: str, width: int, holds: str = "values", init: tuple[float, ...] = ()) -> StateSpec:
+    return StateSpec(TensorSpec(f"state_{name}", (1, width), axes="B C"), init, holds)
 
 
 def _start(spec: StateSpec, batch: int) -> Tensor:

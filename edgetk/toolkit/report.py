@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgetk.core import units
+from edgetk.core.artifact import Parity
 from edgetk.core.figures import METRICS, Figure, Measured, Missing, Predicted, Score
 from edgetk.toolkit.result import FormMeasures, PassRow, figure_from_json, score_from_json
 
@@ -216,7 +217,8 @@ def parity_text(parity: Mapping[str, Any] | None) -> str:
     """A parity proof in one line."""
     if parity is None:
         return "no proof: not a graph that runs here"
+    proof = Parity.from_json(parity)
     return (
-        f"{'equal' if parity['passed'] else 'NOT equal'} to {parity['reference']} in {parity['runtime']} (n={parity['n']}, "
-        f"max |Δ| {parity['max_abs']:.1e}, bound {parity['bound']:.1e}, same arg-max {units.percent(parity['agreement'], 1)})"
+        f"{proof.verdict} {proof.reference} in {proof.runtime} (n={proof.n}, max |Δ| {proof.max_abs:.1e}, {proof.allowed}, "
+        f"same arg-max {units.percent(proof.agreement, 1)})"
     )

@@ -90,6 +90,7 @@ def test_metadata_describes_the_stream(emitted: dict[str, Emitted]) -> None:
         "shape": [1, 2, 5],
         "dtype": "float32",
         "init": [],
+        "holds": "values",
     }
 
 

@@ -109,8 +109,10 @@ def test_missing_accuracy_and_goals_are_said(data):
 
 def test_failed_parity_is_loud(data):
     parity = copy.deepcopy(data["artifacts"][0]["parity"])
-    parity["passed"] = False
+    parity["max_abs"] = 2 * parity["bound"]
     assert report.parity_text(parity).startswith("NOT equal to")
+    parity["max_abs"] = parity["bound"] = 0.0
+    assert report.parity_text(parity).startswith("bit-exact with ")
     assert report.parity_text(None) == "no proof: not a graph that runs here"
 
 
