@@ -46,8 +46,8 @@ SHIFT = (0, *range(LOOKAHEAD))
 #: features are multiples of this in [-2, 2): 256 values, about 0.8 dB apart
 FEATURE_STEP = 2.0**-6
 FEATURE_LIMIT = 2.0
-#: first value of the bias of every norm in front of a neuron
-START_BIAS = 0.0
+#: first value of the bias of every norm in front of a neuron: from zero, a few per cent fire and learning starts slowly
+START_BIAS = 0.5
 
 
 @dataclass(frozen=True)
