@@ -26,7 +26,8 @@ def requirements() -> Mapping[str, tuple[str, ...]]:
     try:
         lines = importlib.metadata.requires("edgetk") or []
     except importlib.metadata.PackageNotFoundError:  # run from a checkout that was never installed
-        return {"": ("numpy", "onnx", "onnxruntime", "torch"), "parquet": ("pyarrow",), "view": ("netron",)}
+        core = ("numpy", "onnx", "onnxruntime", "torch")
+        return {"": core, "nir": ("nir",), "parquet": ("pyarrow",), "view": ("netron",)}
     for line in lines:
         name = re.match(r"[\w.-]+", line)
         extra = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", line)
