@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: Attributes of a node by name, as Python values.
 Attributes = Mapping[str, object]
 
-#: Runtimes that read functions inside a file.
+#: Runtimes that read functions inside a file; TensorRT from 9.0 on (the change log of its ONNX parser).
 _RUNTIMES = frozenset({"onnxruntime", "tensorrt"})
 
 #: IR version that brought them, and the oldest operator set that the bodies are written for.
@@ -77,8 +77,12 @@ BODIES: Mapping[str, Callable[[Attributes], str]] = {"BinaryLinearAttention": _b
 
 
 def kept_by(stack: Stack) -> bool:
-    """True where a graph for `stack` may hold functions; elsewhere it is written in standard operators only."""
+    """True where a graph for `stack` may hold functions; elsewhere it is written in standard operators only.
+
+    A TensorRT without LayerNormalization is older than 8.6, and so reads none.
+    """
     new = stack.ir_version >= _IR_VERSION and stack.opset >= _OPSET
+    new = new and (stack.layer_norm or stack.runtime != "tensorrt")
     return new and stack.runtime in _RUNTIMES and not stack.operators
 
 

@@ -341,6 +341,8 @@ def test_stacks_without_functions_get_standard_operators(lowered: Lowered) -> No
         assert not graph.functions
         assert not any(node.domain == "edgetk" for node in graph.graph.node)
     assert functions.kept_by(target(runtime="tensorrt").stack)
+    assert not functions.kept_by(target(runtime="tensorrt", layer_norm=False).stack)
+    assert functions.kept_by(target(layer_norm=False).stack)
     assert not functions.kept_by(target(ir_version=7).stack)
     assert not functions.kept_by(target(opset=12).stack)
     assert not functions.kept_by(target(operators=("MatMul",)).stack)
