@@ -61,9 +61,10 @@ def _node(nir: Any, node: Node, period_s: float) -> Any:
     from edgetk.models.layers.spiking_graph import Delay, Neurons, Product
 
     if isinstance(node, Product):
+        codes = {} if node.scale is None else {"weight_scale": _array(node.scale)}
         if node.bias is None:
-            return nir.Linear(_array(node.weight))
-        return nir.Affine(_array(node.weight), _array(node.bias))
+            return nir.Linear(_array(node.weight), metadata=codes)
+        return nir.Affine(_array(node.weight), _array(node.bias), metadata=codes)
     if isinstance(node, Neurons):
         threshold = np.nextafter(_array(node.threshold), np.float32(-np.inf))
         ones = np.ones(len(threshold))

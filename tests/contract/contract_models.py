@@ -54,16 +54,34 @@ class Words:
 
 def lmuformer() -> Bundle:
     """A narrow LMUFormer whose norms have seen data."""
+    return _narrow("lmuformer", "xs")
+
+
+def spiking() -> Bundle:
+    """A narrow spiking LMUFormer whose norms have seen data."""
+    return _narrow("lmuformer-spiking", "s")
+
+
+def _narrow(family: str, variant: str) -> Bundle:
     with seeded(0):
-        build = registry.load("model", "lmuformer")
+        build = registry.load("model", family)
         bundle: Bundle = build(
-            "xs", widths=(16, 16, 16, 16), order=8, hidden=16, ffn=32, features=FEATURES, frames=FRAMES, classes=CLASSES
+            variant, widths=(16, 16, 16, 16), order=8, hidden=16, ffn=32, features=FEATURES, frames=FRAMES, classes=CLASSES
         )
         for name, value in bundle.module.state_dict().items():
             if name.endswith("running_mean"):
                 value.normal_(0, 0.1)
             elif name.endswith("running_var"):
                 value.uniform_(0.5, 2.0)
+    return replace(bundle, data=Words(), labels=Words.labels, original=bundle.body)
+
+
+def transformer() -> Bundle:
+    """Two stages of softmax attention, with 128 and 32 tokens."""
+    with seeded(0):
+        shape = {"size": (FRAMES, FEATURES), "patch": (3, 1), "dims": (8, 16), "depths": (1, 1), "heads": (1, 2)}
+        build = registry.load("model", "ecoformer")
+        bundle: Bundle = build("kws-msa", **shape, mlp_ratios=(2, 2), reductions=(1, 1), classes=CLASSES)
     return replace(bundle, data=Words(), labels=Words.labels, original=bundle.body)
 
 

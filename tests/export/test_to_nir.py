@@ -163,6 +163,8 @@ def test_integer_layers_are_exact_too() -> None:
     assert (file.parity.max_abs, file.parity.bound) == (0.0, 0.0)
     assert graph.metadata["quantization"] == "int8"
     assert graph.metadata["input_rounding"].tolist() == [[2**-6, -2.0, 2 - 2**-6], [2**-6, -2.0, 2 - 2**-6]]
+    assert set(graph.nodes["channels_expand"].metadata["weight_scale"]) == {np.float32(2**-9)}
+    assert graph.nodes["mixer_encoder"].metadata == {}
     codes = net.get_submodule("channels.expand").weight
     assert np.array_equal(graph.nodes["channels_expand"].weight, codes.float().numpy() * np.float32(2**-9))
 

@@ -27,10 +27,11 @@ Reads = Literal["spikes", "features", "numbers"]
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """y = W x + b. `weight` (out, in), `bias` (out,) or None."""
+    """y = W x + b. `weight` (out, in), `bias` (out,) or None; `scale` (out,) where each row is 8-bit codes times its scale."""
 
     weight: Tensor
     bias: Tensor | None = None
+    scale: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +129,8 @@ class Wiring:
         made = []
         for age, part in enumerate(reversed(parts)):
             before = self.delay(source, age, part.shape[1]) if age else source
-            made.append(self.add(f"{name}_{age}", Product(part.contiguous(), None if age else whole.bias), before))
+            product = Product(part.contiguous(), None if age else whole.bias, whole.scale)
+            made.append(self.add(f"{name}_{age}", product, before))
         return tuple(made)
 
     def delay(self, source: str, steps: int, width: int) -> str:
@@ -158,10 +160,10 @@ class Wiring:
                     f"{self.who}: what layer {name} reads must stay as it is, got numbers rounded to 8 bits; "
                     "leave out factorize, or keep that layer float"
                 )
-            weight = dequantize_weight(layer.weight, layer.scale)
-            if reads == "spikes":
-                weight = weight * layer.input(torch.tensor(1.0))  # a spike after rounding; 0 stays 0 in every code
-            return Product(weight, layer.bias.detach() if bool(layer.bias.any()) else None)
+            # what a spike is after rounding; 0 stays 0 in every code
+            one = layer.input(torch.tensor(1.0)) if reads == "spikes" else torch.tensor(1.0)
+            bias = layer.bias.detach() if bool(layer.bias.any()) else None
+            return Product(dequantize_weight(layer.weight, layer.scale) * one, bias, layer.scale * one)
         if type(layer) is nn.Linear:
             return Product(layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
         raise PreconditionError(
