@@ -1,1 +1,0 @@
-"""Ground floor: the types that travel, what plug-ins promise, and the registry that finds them."""

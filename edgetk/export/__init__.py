@@ -1,1 +1,0 @@
-"""From a torch module to files: lowering (once), emitters, and the parity proof."""

@@ -1,1 +1,0 @@
-"""C sources of the operator library: kernels for edgetk's own operators, and their registration with ONNX Runtime."""

@@ -1,9 +1,0 @@
-/* The operators of the library, one file each. */
-#ifndef EDGETK_ORT_LIBRARY_H
-#define EDGETK_ORT_LIBRARY_H
-
-#include "ort_abi.h"
-
-extern const OrtCustomOp edgetk_op_binary_attention;
-
-#endif

@@ -1,1 +1,0 @@
-"""Passes that change a model's structure, one file each."""

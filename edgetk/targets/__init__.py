@@ -1,1 +1,0 @@
-"""Boards as data, what predicts and what measures on them."""

@@ -1,1 +1,0 @@
-"""Meters: what runs an artifact on a real machine and times it, one file each."""

@@ -1,1 +1,0 @@
-"""Speech Commands: front end, augmentation and loaders. The task itself is `edgetk.tasks.speech_commands`."""

@@ -1,1 +1,0 @@
-"""Top floor: from a recipe to a report, and the command line."""
