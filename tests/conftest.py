@@ -24,7 +24,7 @@ FRAMES, FEATURES, CLASSES = 24, 6, 4
 class Answered:
     """Random inputs, labelled with what the model itself says of them."""
 
-    labels = ("one", "two", "three", "four")
+    labels: tuple[str, ...] = ("one", "two", "three", "four")
     origin = "made up"
     augmentations: Mapping[str, Any] = {"none": None}
 

@@ -71,8 +71,10 @@ class Grid:
         low, high = (float(end) for end in x.detach().float().aminmax())
         self._low, self._high = min(self._low, low), max(self._high, high)
         largest = max(-self._low, self._high)
-        if not self._step and largest:
-            self._step = 2.0 ** math.floor(math.log2(largest)) if math.isfinite(largest) else math.nan
+        if not math.isfinite(low + high):
+            self._step = math.nan
+        elif not self._step and largest:
+            self._step = 2.0 ** math.floor(math.log2(largest))
         while self._step and not math.isnan(self._step):
             if not (self._high - self._low) / self._step <= STEPS - 1:
                 self._step = math.nan

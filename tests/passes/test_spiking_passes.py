@@ -50,7 +50,7 @@ def last_decision(bundle: Bundle, x: Tensor) -> Tensor:
     state = net.zero_state(len(x))
     with torch.no_grad():
         for frame in x.unbind(1):
-            _, *state = net(frame[:, None], *state)  # type: ignore[assignment]
+            _, *state = net(frame[:, None], *state)
         return net.flush(*state)[0][:, -1]
 
 
@@ -99,7 +99,7 @@ def test_a_spike_that_a_rounding_flips_is_forgiven(spiking: Bundle) -> None:
     after = applied(Fold(), spiking)
     flipped = copy.deepcopy(spikes(after))
     fire = flipped.output.neuron.fire
-    calls = []
+    calls: list[int] = []
 
     def once(h: Tensor) -> Tensor:
         """One spike more, in one frame of one clip."""
