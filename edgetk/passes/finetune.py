@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from edgetk.core.bundle import Bundle
-from edgetk.core.contracts import PassResult, TrainingData
-from edgetk.core.errors import PreconditionError, RecipeError, closest
+from edgetk.core.contracts import PassResult
+from edgetk.core.errors import PreconditionError, RecipeError
 
 
 @dataclass(frozen=True)
 class Finetune:
     """Train what the passes before left, with the uncompressed model's outputs mixed into the targets.
 
-    Source: Hinton, Vinyals & Dean 2015, arXiv:1503.02531, with sigmoid outputs, since the task's loss is binary cross entropy.
+    Source: Hinton, Vinyals & Dean 2015, arXiv:1503.02531, with sigmoids where the loss is binary cross entropy.
     The epoch with most correct validation answers is kept. Comes before quantize.
     """
 
@@ -23,6 +23,8 @@ class Finetune:
     batch: int = 128
     #: highest learning rate; half a cosine brings it to zero
     lr: float = 1e-3
+    #: "bce" or "ce", as the model was trained with
+    loss: str = "bce"
     #: share of the original model's outputs in the targets, in [0, 1]
     distill: float = 0.5
     #: decay of the average of the weights that is evaluated
@@ -48,62 +50,27 @@ class Finetune:
         from edgetk.tasks.training.loop import Schedule
 
         return Schedule(
-            epochs=self.epochs, batch=self.batch, lr=self.lr, shape="cosine", average=self.average, distill=self.distill,
-            seed=self.seed,
+            epochs=self.epochs, batch=self.batch, lr=self.lr, shape="cosine", loss=self.loss, average=self.average,
+            distill=self.distill, seed=self.seed,
         )  # fmt: skip
 
     def check(self, bundle: Bundle) -> None:
         """There must be training data and trainable weights."""
         from edgetk.models.layers.quantized import QuantConv, QuantLinear
+        from edgetk.tasks.training.tuning import require
 
         if any(isinstance(m, QuantLinear | QuantConv) for m in bundle.module.modules()):
             raise PreconditionError("finetune: must come before quantize, got integer weights; change the order in the recipe")
-        if not isinstance(bundle.data, TrainingData):
-            raise PreconditionError(
-                f"finetune: needs training data, got none for {bundle.name}; give the data set with --data or leave it out"
-            )
-        require = getattr(bundle.data, "require_training", None)  # what only some data sets can say without reading everything
-        if require is not None:
-            require()
-        if self.distill > 0 and bundle.original is None:
-            raise PreconditionError(
-                f"finetune: distill={self.distill} needs the model before compression as teacher, got none; set distill to 0"
-            )
-        known = bundle.data.augmentations
-        if self.augment not in known:
-            raise PreconditionError(
-                f"finetune: augment must be one of the task's, got {self.augment!r}; {closest(self.augment, known)}"
-            )
+        require("finetune", bundle, self.augment, self.distill)
 
     def __call__(self, bundle: Bundle) -> PassResult:
-        import copy
-
-        import torch
-
         from edgetk.models.layers.exact import settle
-        from edgetk.tasks.training.loop import Training
+        from edgetk.tasks.training.tuning import tune
 
-        data = bundle.data
-        assert isinstance(data, TrainingData)
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
-        batches, rows = data.batches(device, data.augmentations[self.augment])
-        validation = data.split("validation")
-        body = bundle.module.to(device)
-        teacher = copy.deepcopy(bundle.original).to(device).eval() if bundle.original is not None and self.distill > 0 else None
-        training = Training(
-            body, batches, rows, (validation.features.to(device), validation.labels.to(device)), self._schedule(), teacher
-        )
-        history = [[e.number, round(e.loss, 5), e.correct] for e in training]
-        body.load_state_dict(training.best)
+        body = bundle.module
+        notes = tune(body, bundle, self._schedule(), self.augment, self.device)
         settle(body)
-        notes = {
-            "history": history,
-            "best_epoch": training.best_epoch,
-            "validation_correct": training.best_correct,
-            "validation_n": len(validation.labels),
-            "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        }
-        return PassResult(body.cpu().eval(), True, notes)
+        return PassResult(body, True, notes)
 
     def rebuild(self, body: Any, structure: Mapping[str, Any]) -> Any:
         """Nothing changes but weights."""

@@ -22,6 +22,7 @@ BUNDLES: tuple[Callable[[], Bundle], ...] = (
     cache(contract_models.lmuformer),
     cache(testing.tiny_bundle),
     cache(contract_models.graph),
+    cache(contract_models.transformer),
 )
 TARGETS = board.names()
 #: what makes passes do their work on models this small and untrained
@@ -29,6 +30,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "prune": {"max_drop": 1.0},
     "factorize": {"max_drop": 1.0, "min_weights": 512},
     "finetune": {"epochs": 2, "batch": 16, "augment": "none", "device": "cpu"},
+    "binarize": {"weights": ("mlp",), "epochs": 1, "batch": 16, "calibration": 4, "augment": "none", "device": "cpu"},
     "quantize": {"max_drop": 1.0, "min_weights": 64},
 }
 

@@ -12,6 +12,7 @@ import pytest
 
 from edgetk.core import registry
 from edgetk.passes import _statistics
+from edgetk.tasks.training import tuning
 from edgetk.toolkit import recipe
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "passes.md").read_text(encoding="utf-8")
@@ -40,6 +41,7 @@ def test_settings_and_defaults(name: str) -> None:
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_refusals_are_those_of_the_code(name: str) -> None:
     source = inspect.getsource(registry.load_module("pass", name)) + inspect.getsource(_statistics)
+    source += inspect.getsource(tuning).replace("{who}", name)
     source = re.sub(r'"\n\s+f?"', "", source)  # texts over several lines
     refusals = SECTIONS[name].partition("Says no:")[2].partition("\n- ")[0]
     texts = [text for text in re.findall(r"`([^`]+)`", refusals) if " " in text]
