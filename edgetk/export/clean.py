@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-#: Where a captured node says which modules it comes from.
-SCOPES = "pkg.torch.onnx.name_scopes"
+_SCOPES = "pkg.torch.onnx.name_scopes"
 
 #: Operators whose result can be far larger than what they are made from; folding them would blow up the file.
 _GROWING = frozenset({"Expand", "Tile", "ConstantOfShape", "Range", "OneHot", "EyeLike", "DequantizeLinear", "QuantizeLinear"})
@@ -135,8 +134,11 @@ def _narrow_indices(graph: ir.Graph) -> None:
 
 def _scope(node: ir.Node) -> str:
     """Path of the module a node comes from, "" at the root."""
+    if node.domain:  # edgetk's own operators lose their modules in the exporter, but weights have the modules' names
+        owner = next((value.name for value in node.inputs if value is not None and value.is_initializer()), None)
+        return (owner or "").rpartition(".")[0]
     try:
-        scopes = ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))
+        scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
     except (ValueError, SyntaxError):
         return ""
     path = str(scopes[-2]) if len(scopes) > 1 else ""
@@ -185,4 +187,4 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
     return ir.to_proto(model)
 
 
-__all__ = ["SCOPES", "sweep", "tidy", "to_proto"]
+__all__ = ["sweep", "tidy", "to_proto"]

@@ -62,8 +62,8 @@ def _lower_form(bundle: Bundle, form: Form, target: Target) -> Lowered:
         _verify(bundle.name, form, signature, example)
         with operators.as_nodes(functions.kept_by(target.stack)):
             model = _capture(bundle, form, signature, example)
-    neurons.expand(model, target.stack, bundle.name)
     clean.tidy(model)
+    neurons.expand(model, target.stack, bundle.name)
     if target.stack.runtime == "onnxruntime":
         integers.integer_kernels(model)
         clean.sweep(model)

@@ -14,7 +14,6 @@ import numpy as np
 
 from edgetk.core.errors import PreconditionError
 from edgetk.core.target import Stack
-from edgetk.export.clean import SCOPES
 from edgetk.export.values import constant, store
 from edgetk.models.layers.operators import DOMAIN
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 OPERATOR = "LIF"
 
-#: Runtimes whose documentation lists no Scan, whatever the board says about single operators.
+#: Runtimes assumed to read no Scan. X-CUBE-AI reads a part of the operators; written-out steps are the safe side.
 _WITHOUT_SCAN = frozenset({"x-cube-ai"})
 
 
@@ -35,7 +34,7 @@ def has_scan(stack: Stack) -> bool:
 
 
 def expand(model: ir.Model, stack: Stack, name: str) -> None:
-    """Replace every `edgetk::LIF` of a captured graph, in place: x (B, T, C), threshold (C,), rest (C,) -> spikes (B, T, C).
+    """Replace every `edgetk::LIF` of a tidy graph, in place: x (B, T, C), threshold (C,), rest (C,) -> spikes (B, T, C).
 
     Raises PreconditionError where steps have to be written out and their number is not known.
     """
@@ -46,29 +45,32 @@ def expand(model: ir.Model, stack: Stack, name: str) -> None:
     if not found:
         return
     half = store(graph, "half", np.array(0.5, np.float32))
+    sizes: dict[str, ir.Value] = {}
     for node in found:
-        layer = _Layer(graph, node, half)
+        layer = _Layer(graph, node, half, sizes)
         new = layer.scanned() if has_scan(stack) else layer.unrolled(stack, name)
         result, spikes = node.outputs[0], new[-1].outputs[-1]
-        spikes.shape, spikes.type = result.shape, result.type
+        spikes.name, spikes.shape, spikes.type = result.name, result.shape, result.type
         ir.convenience.replace_nodes_and_values(graph, node, [node], new, [result], [spikes])
     if not any(node.domain == DOMAIN for node in graph):
         model.opset_imports.pop(DOMAIN, None)
 
 
 class _Layer:
-    """One neuron layer: its tensors, and its nodes while they are made."""
+    """One neuron layer: its tensors, and its nodes while they are made.
 
-    def __init__(self, graph: ir.Graph, node: ir.Node, half: ir.Value) -> None:
+    `sizes` is shared by all layers: from a symbolic batch to its shape [batch, 1] in the graph.
+    """
+
+    def __init__(self, graph: ir.Graph, node: ir.Node, half: ir.Value, sizes: dict[str, ir.Value]) -> None:
         x, threshold, rest = node.inputs
         assert x is not None
         assert threshold is not None
         assert rest is not None
         assert x.shape is not None, "the layer knows its shape when it is captured"
-        self.graph, self.x, self.threshold, self.rest, self.half = graph, x, threshold, rest, half
+        self.graph, self.node, self.half, self.sizes = graph, node, half, sizes
+        self.x, self.threshold, self.rest = x, threshold, rest
         self.batch, self.frames, self.width = x.shape
-        #: path of the module, which a captured node of edgetk's own has lost
-        self.path = (threshold.name or "").removesuffix(".threshold")
         self.nodes: list[ir.Node] = []
 
     def scanned(self) -> list[ir.Node]:
@@ -77,20 +79,21 @@ class _Layer:
 
         start = self._start()
         outside, self.nodes = self.nodes, []
-        row = ir.Shape([self.batch, self.width])
-        label = self.path.removeprefix("body.")
-        v, drive = (ir.Value(name=f"{label}/{end}", shape=row, type=self.x.type) for end in ("membrane", "drive"))
-        spikes, after = self._step(v, drive, row)
+        name, row = self.node.name, ir.Shape([self.batch, self.width])
+        v, drive = (ir.Value(name=f"{name}/{end}", shape=row, type=self.x.type) for end in ("membrane", "drive"))
+        spikes, after = self._step(f"{name}/step", v, drive, row)
         assert after is not None
-        for node in self.nodes:
-            node.name = f"{label}/step/{node.op_type}"
-            node.outputs[0].name = f"{node.name}_out"
-        spikes.name, after.name = f"{label}/spikes", f"{label}/next_membrane"
-        body = ir.Graph([v, drive], [after, spikes], nodes=self.nodes, name=f"{label}/step")
-        axes = {"scan_input_axes": [1], "scan_output_axes": [1]}
-        scan = ir.node("Scan", [start, self.x], attributes={"body": body, "num_scan_inputs": 1, **axes}, num_outputs=2)
-        scan.metadata_props[SCOPES] = self._scope()
-        scan.outputs[0].shape, scan.outputs[0].type = row, self.x.type
+        spikes.name, after.name = f"{name}/spikes", f"{name}/next_membrane"
+        body = ir.Graph([v, drive], [after, spikes], nodes=self.nodes, name=f"{name}/step")
+        scan = ir.node(
+            "Scan",
+            [start, self.x],
+            attributes={"body": body, "num_scan_inputs": 1, "scan_input_axes": [1], "scan_output_axes": [1]},
+            num_outputs=2,
+            name=name,
+        )
+        last = scan.outputs[0]
+        last.name, last.shape, last.type = f"{name}/last_membrane", row, self.x.type
         return [*outside, scan]
 
     def unrolled(self, stack: Stack, name: str) -> list[ir.Node]:
@@ -102,49 +105,66 @@ class _Layer:
                 f"lower: {name} must have a fixed number of frames where {stack.name} has no Scan, got {self.frames}; "
                 "fix that dimension in the signature or choose another target"
             )
-        row = ir.Shape([self.batch, 1, self.width])
-        ones = store(self.graph, f"{self.path}.frames", np.ones(self.frames, np.int64))
-        split = ir.node("Split", [self.x, ones], attributes={"axis": 1}, num_outputs=self.frames)
-        split.metadata_props[SCOPES] = self._scope()
+        path, row = self.node.name, ir.Shape([self.batch, 1, self.width])
+        ones = store(self.graph, f"{path}/frames", np.ones(self.frames, np.int64))
+        split = ir.node("Split", [self.x, ones], attributes={"axis": 1}, num_outputs=self.frames, name=f"{path}/Split")
         self.nodes.append(split)
         v, steps = self.rest, []
         for t, drive in enumerate(split.outputs):
-            drive.shape, drive.type = row, self.x.type
-            spikes, after = self._step(v, drive, row, last=t == self.frames - 1)
+            drive.name, drive.shape, drive.type = f"{path}/drive:{t}", row, self.x.type
+            spikes, after = self._step(f"{path}/{t}", v, drive, row, last=t == self.frames - 1)
             steps.append(spikes)
             v = after if after is not None else v
-        self._node("Concat", steps, self.x.shape, axis=1)
+        self._node("Concat", f"{path}/Concat", steps, self.x.shape, axis=1)
         return self.nodes
 
-    def _step(self, v: ir.Value, drive: ir.Value, shape: ir.Shape, last: bool = False) -> tuple[ir.Value, ir.Value | None]:
+    def _step(
+        self, path: str, v: ir.Value, drive: ir.Value, shape: ir.Shape, last: bool = False
+    ) -> tuple[ir.Value, ir.Value | None]:
         """Spikes and next membrane (None after the last step, where nobody asks)."""
         import onnx_ir as ir
 
-        total = self._node("Add", [v, drive], shape)
-        h = self._node("Mul", [total, self.half], shape)
-        fired = self._node("GreaterOrEqual", [h, self.threshold], shape, ir.DataType.BOOL)
-        spikes = self._node("Cast", [fired], shape, to=int(ir.DataType.FLOAT))
-        return spikes, None if last else self._node("Where", [fired, self.rest, h], shape)
+        total = self._node("Add", f"{path}/Add", [v, drive], shape)
+        h = self._node("Mul", f"{path}/Mul", [total, self.half], shape)
+        fired = self._node("GreaterOrEqual", f"{path}/GreaterOrEqual", [h, self.threshold], shape, ir.DataType.BOOL)
+        spikes = self._node("Cast", f"{path}/Cast", [fired], shape, to=int(ir.DataType.FLOAT))
+        return spikes, None if last else self._node("Where", f"{path}/Where", [fired, self.rest, h], shape)
 
     def _start(self) -> ir.Value:
         """The membranes at rest, (B, C)."""
         import onnx_ir as ir
 
-        rest = constant(self.rest)
-        assert rest is not None, "rest is a buffer"
+        path = self.node.name
         if isinstance(self.batch, int):
-            return store(self.graph, f"{self.path}.start", np.broadcast_to(rest, (self.batch, rest.size)))
-        # The graph's own input has the same batch, and one Shape of it serves all layers.
+            rest = constant(self.rest)
+            assert rest is not None, "rest is a buffer"
+            return store(self.graph, f"{path}/start", np.broadcast_to(rest, (self.batch, rest.size)))
+        if str(self.batch) not in self.sizes:
+            size = self._batch_size(f"{path}/Shape")
+            one = store(self.graph, f"{path}/one", np.ones(1, np.int64))
+            joined = self._node("Concat", f"{path}/Concat", [size, one], ir.Shape([2]), ir.DataType.INT64, axis=0)
+            self.sizes[str(self.batch)] = joined
+        target = self.sizes[str(self.batch)]
+        return self._node("Expand", f"{path}/Expand", [self.rest, target], ir.Shape([self.batch, self.width]))
+
+    def _batch_size(self, name: str) -> ir.Value:
+        """How large the batch is, (1,): of the graph's own input where that has it; from a Shape that is there already."""
+        import onnx_ir as ir
+
         places = ((v, axis) for v in self.graph.inputs for axis, d in enumerate(v.shape or ()) if d == self.batch)
         source, axis = next(places, (self.x, 0))
-        size = self._node("Shape", [source], ir.Shape([1]), ir.DataType.INT64, start=axis, end=axis + 1)
-        one = store(self.graph, f"{self.path}.one", np.ones(1, np.int64))
-        target = self._node("Concat", [size, one], ir.Shape([2]), ir.DataType.INT64, axis=0)
-        return self._node("Expand", [self.rest, target], ir.Shape([self.batch, self.width]))
+        for node in self.graph:
+            if node is self.node:
+                break
+            given = {key: value.as_int() for key, value in node.attributes.items()} if node.op_type == "Shape" else {}
+            if given == {"start": axis, "end": axis + 1} and node.inputs[0] is source:
+                return node.outputs[0]
+        return self._node("Shape", name, [source], ir.Shape([1]), ir.DataType.INT64, start=axis, end=axis + 1)
 
     def _node(
         self,
         kind: str,
+        name: str,
         inputs: list[ir.Value],
         shape: ir.Shape | None,
         dtype: ir.DataType | None = None,
@@ -152,15 +172,11 @@ class _Layer:
     ) -> ir.Value:
         import onnx_ir as ir
 
-        node = ir.node(kind, inputs, attributes=attributes)
-        node.metadata_props[SCOPES] = self._scope()
+        node = ir.node(kind, inputs, attributes=attributes, name=name)
         result = node.outputs[0]
-        result.shape, result.type = shape, self.x.type if dtype is None else ir.TensorType(dtype)
+        result.name, result.shape, result.type = f"{name}_out", shape, self.x.type if dtype is None else ir.TensorType(dtype)
         self.nodes.append(node)
         return result
-
-    def _scope(self) -> str:
-        return repr(["", self.path, OPERATOR])
 
 
 __all__ = ["expand", "has_scan"]
