@@ -30,7 +30,7 @@ class Factorize:
     layers and ranks instead of searching (fine-tuning follows then).
 
     Layers that read spikes (`spike_driven()`) stay whole: their products are additions, which between the two of a pair they
-    would not be. So do those of a module with `settle()`, which knows no pairs and could not put them into its form.
+    would not be. So do all layers of a module with `exact_sums`, which those of a pair could not keep.
     """
 
     #: accuracy on validation that the search may give up, in [0, 1]
@@ -155,9 +155,9 @@ def _linears(body: Any, smallest: int) -> list[str]:
 
 def _whole(body: Any) -> dict[str, str]:
     """The linear layers that must stay one product, each with the reason."""
-    whole = dict.fromkeys(_linears(body, 0), "whose weights lie on a grid") if hasattr(body, "settle") else {}
+    exact = _linears(body, 0) if getattr(body, "exact_sums", False) else ()
     spiking = body.spike_driven() if hasattr(body, "spike_driven") else ()
-    return whole | dict.fromkeys(spiking, "whose products are additions of spikes")
+    return dict.fromkeys(exact, "whose sums are exact") | dict.fromkeys(spiking, "whose products are additions of spikes")
 
 
 def _split(body: Any, ranks: Mapping[str, int], factors: Mapping[str, Any]) -> Any:

@@ -180,15 +180,13 @@ def test_nothing_of_a_spiking_model_is_factorized_and_the_notes_say_why(spiking:
     made.check(spiking)
     result = made(spiking)
     assert (result.modified, result.body) == (False, spiking.body)
-    assert result.notes["why"] == (
-        "no layer may be split: 1 whose weights lie on a grid, 7 whose products are additions of spikes"
-    )
+    assert result.notes["why"] == ("no layer may be split: 1 whose sums are exact, 7 whose products are additions of spikes")
     with pytest.raises(
         PreconditionError,
         match=r"factorize: ranks must name layers that may be split, got mixer\.proj, whose products are additions of spikes",
     ):
         Factorize(ranks={"mixer.proj": 4}).check(spiking)
-    with pytest.raises(PreconditionError, match=r"got embed\.convs\.0\.taps, whose weights lie on a grid; leave it out"):
+    with pytest.raises(PreconditionError, match=r"got embed\.convs\.0\.taps, whose sums are exact; leave it out"):
         Factorize(ranks={"embed.convs.0.taps": 4}).check(spiking)
 
 
