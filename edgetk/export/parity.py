@@ -263,8 +263,9 @@ def _compare(
             worst, culprit = parity, name
     assert worst is not None
     if not worst.passed:
+        promise = f"differ from {reference} by at most {worst.bound:.1e}" if worst.bound else f"equal {reference} bit for bit"
         raise ParityError(
-            f"parity: output {culprit} of the {who} must differ from {reference} by at most {worst.bound:.1e}, "
+            f"parity: output {culprit} of the {who} must {promise}, "
             f"got {worst.max_abs:.1e} of {worst.scale:.2g} over n={worst.n}; do not use this file"
         )
     if decided < MIN_AGREEMENT:
