@@ -60,8 +60,9 @@ def read_picture(path: Path) -> Pixels:
 
 def normalise(pixels: Tensor) -> Tensor:
     """Pixels (…, 3, 32, 32) of 0 to 255, whole or mixed, as features: (x / 255 - mean) / deviation, by channel, float32."""
-    mean, std = (torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (fe.MEAN, fe.STD))
-    return (pixels.float() / 255.0 - mean) / std
+    # channel by channel with plain numbers: a constant tensor would have to be copied, which a captured step must not do
+    channels = zip(pixels.float().unbind(-3), fe.MEAN, fe.STD, strict=True)
+    return torch.stack([(channel / 255.0 - mean) / std for channel, mean, std in channels], dim=-3)
 
 
 __all__ = ["decode", "decode_all", "normalise", "read_picture"]
