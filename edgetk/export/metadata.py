@@ -65,12 +65,16 @@ def describe(
 
 
 def write(model: onnx.ModelProto, entries: Mapping[str, str]) -> onnx.ModelProto:
-    """A copy of `model` with `entries` added (same keys replaced), in sorted order."""
+    """A copy of `model` with `entries` added (same keys replaced), in sorted order.
+
+    What an earlier file was proven or seen to do is not taken over.
+    """
     import onnx
 
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    merged = read(model) | dict(entries)
+    kept = {key: text for key, text in read(model).items() if key not in ("parity", *FORM_FACTS)}
+    merged = kept | dict(entries)
     del copy.metadata_props[:]
     onnx.helper.set_model_props(copy, dict(sorted(merged.items())))
     return copy
