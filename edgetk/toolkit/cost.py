@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgetk.core import registry
 from edgetk.core.bundle import Bundle
@@ -15,6 +15,9 @@ from edgetk.core.target import Target
 from edgetk.core.workload import Workload
 from edgetk.toolkit.result import FormMeasures
 from edgetk.toolkit.workspace import Workspace
+
+if TYPE_CHECKING:
+    from edgetk.targets.firing import Firing
 
 #: how much slower a measurement must be before it counts: two runs of one graph on a busy machine differ by about that
 NOISE = 0.10
@@ -96,16 +99,16 @@ def _faster(a: Measured, b: Figure) -> Measured:
     return b if isinstance(b, Measured) and b.median < a.median else a
 
 
-def count(low: Lowered) -> Workload:
-    """The operations of a lowered graph."""
-    return count_graph(low.graph, low.signature)
+def count(low: Lowered, firing: Firing | None = None) -> Workload:
+    """The operations of a lowered graph; with `firing`, how often each product's inputs spike."""
+    return count_graph(low.graph, low.signature, firing)
 
 
-def count_graph(graph: Any, signature: Signature) -> Workload:
+def count_graph(graph: Any, signature: Signature, firing: Firing | None = None) -> Workload:
     """The operations of an ONNX graph."""
     from edgetk.targets.count import count as counted
 
-    return counted(graph, signature)
+    return counted(graph, signature, firing)
 
 
 def predict(workload: Workload, target: Target) -> Sequence[Predicted | Missing]:

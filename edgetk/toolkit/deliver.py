@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from edgetk.core import registry
 from edgetk.core.artifact import Artifact
@@ -13,9 +14,13 @@ from edgetk.core.contracts import Emitted, Exporter, Lowered, Meter
 from edgetk.core.errors import EdgetkError, ParityError, PostconditionError
 from edgetk.core.figures import Figure, Missing, Predicted
 from edgetk.core.target import Target
+from edgetk.core.workload import Workload
 from edgetk.toolkit import cost
 from edgetk.toolkit.result import FigureRow
 from edgetk.toolkit.workspace import Workspace
+
+if TYPE_CHECKING:
+    from edgetk.targets.firing import Firing
 
 #: emitted files in this folder go with an artifact (inputs and outputs to try it with); they are none themselves
 TEST_DATA = "testdata/"
@@ -23,10 +28,16 @@ TEST_DATA = "testdata/"
 
 @dataclass(frozen=True)
 class Delivered:
-    """A written file with the graph it was made from and the graph's content."""
+    """A written file with the graph it was made from, the graph's content, and what fired in it where it spikes."""
 
     artifact: Artifact
     emitted: Emitted
+    firing: Firing | None = None
+
+    @property
+    def workload(self) -> Workload:
+        """What was counted in its graph."""
+        return cost.count(self.emitted.lowered, self.firing)
 
 
 def export(
@@ -36,12 +47,17 @@ def export(
     target: Target,
     workspace: Workspace,
     facts: Mapping[str, Any],
+    firings: Mapping[str, Firing] = MappingProxyType({}),
 ) -> list[Delivered]:
-    """Run the exporters and write what they give, each file only after its proof. `facts` go into the files' metadata.
+    """Run the exporters and write what they give, each file only after its proof.
+
+    `facts` go into the files' metadata, and so do `firings`, the spike rates recorded in each form.
 
     Raises ParityError before a file is written that does not compute what the model computes.
     """
     delivered = []
+    if firings:
+        facts = {**facts, "firing": {form: firing.to_json() for form, firing in firings.items()}}
     for name in names:
         exporter: Exporter = registry.load("exporter", name)
         try:
@@ -56,7 +72,7 @@ def export(
         for emitted in emissions:
             artifact = _write(emitted, name, target, workspace)
             if not emitted.name.startswith(TEST_DATA):
-                delivered.append(Delivered(artifact, emitted))
+                delivered.append(Delivered(artifact, emitted, firings.get(emitted.lowered.form)))
     return delivered
 
 
@@ -92,8 +108,7 @@ def figures(delivered: Sequence[Delivered], targets: Sequence[Target], workspace
     for item in delivered:
         graphs.setdefault(id(item.emitted.lowered), item)
     for item in graphs.values():
-        low, artifact = item.emitted.lowered, item.artifact
-        workload = cost.count(low)
+        artifact, workload = item.artifact, item.workload
         for target in targets:
             found: list[Figure] = list(cost.predict(workload, target))
             if target.measurable:
@@ -123,10 +138,10 @@ def op_energies(delivered: Sequence[Delivered]) -> dict[str, Any]:
 
     from edgetk.targets.op_energy import op_energy
 
-    return {item.artifact.path: asdict(op_energy(cost.count(item.emitted.lowered))) for item in delivered}
+    return {item.artifact.path: asdict(op_energy(item.workload)) for item in delivered}
 
 
 def workloads(delivered: Sequence[Delivered]) -> dict[str, Any]:
     """What was counted in each graph, under the name of the first file that was made from it."""
     firsts = {id(item.emitted.lowered): item for item in reversed(delivered)}.values()
-    return {item.artifact.path: cost.count(item.emitted.lowered).to_json() for item in firsts}
+    return {item.artifact.path: item.workload.to_json() for item in firsts}

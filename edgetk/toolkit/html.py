@@ -54,6 +54,8 @@ def view(data: Mapping[str, Any]) -> dict[str, Any]:
         "measured": [_measured(*row) for row in seen],
         "predicted": [_predicted(*row) for row in computed],
         "missing": [{"file": a, "target": t, "metric": m.metric, "reason": m.reason} for a, t, m in absent],
+        "beside": report.beside_table(data),
+        "beside_notes": report.beside_notes(data),
         "energy": [_energy(path, row) for path, row in data["op_energy"].items()],
         "environment": _flat(data["environment"]),
         "recipe": _recipe_lines(data["recipe"]),
@@ -230,7 +232,31 @@ def _predicted(file: str, target: str, f: Predicted) -> dict[str, Any]:
 def _energy(file: str, row: Mapping[str, Any]) -> dict[str, str]:
     """Energy by operation counts of one file, beside the same graph done densely in int8 and float32."""
     texts = {key: units.joules(value) for key, value in row.items() if key.endswith("joules")}
-    return {"file": file, **texts, "table": row["table"], "assumptions": "; ".join(row["assumptions"])}
+    return {
+        "file": file,
+        **texts,
+        "table": row["table"],
+        "assumptions": "; ".join(row["assumptions"]),
+        "formula": row.get("formula", ""),
+        "prices": ", ".join(f"{name} {units.joules(value)}" for name, value in row.get("prices", {}).items()),
+        "rates_from": row.get("rates_from", ""),
+        "layers": [_layer(layer) for layer in row.get("layers", ()) if row.get("rates_from")],
+    }
+
+
+def _layer(layer: Mapping[str, Any]) -> tuple[str, ...]:
+    """One row of the table of layers: what it does, how often its inputs spike, and what that costs."""
+    rate = layer["spike_rate"]
+    return (
+        layer["name"],
+        f"{layer['kind']} {layer['dtype']}",
+        units.percent(rate, 1) if rate is not None else "",
+        *(
+            units.count(layer[k]) if layer[k] else ""
+            for k in ("accumulates", "multiply_accumulates", "element_operations", "neuron_updates")
+        ),
+        *(units.joules(layer[k]) for k in ("arithmetic_joules", "weight_joules", "activation_joules")),
+    )
 
 
 def _short(value: Any) -> str:

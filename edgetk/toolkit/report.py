@@ -157,6 +157,39 @@ def predicted_tables(
     return made
 
 
+def beside_table(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Columns and rows of a spiking model's energy from counts beside the same network without spikes."""
+    columns = (
+        "model", "precision", "accuracy", "form", "ACs", "MACs", "neuron updates", "arithmetic", "memory", "energy",
+        "with all weights read",
+    )  # fmt: skip
+    rows: list[tuple[str, ...]] = []
+    for entry in report.get("beside", ()):
+        accuracy = score(entry["accuracy"])
+        lead = (entry["model"], entry["precision"], units.percent(accuracy.top1) if accuracy else "")
+        for i, (form, energy) in enumerate(entry["forms"].items()):
+            counts = (energy["accumulates"], energy["multiply_accumulates"], energy["neuron_updates"])
+            joules = (energy[k] for k in ("arithmetic_joules", "memory_joules", "joules", "joules_dense_reads"))
+            cells = [*(units.count(n) for n in counts), *(units.joules(j) for j in joules)]
+            rows.append((*(lead if i == 0 else ("",) * 3), form, *cells))
+    return columns, rows
+
+
+def beside_notes(report: Report) -> list[str]:
+    """How the energies of `beside_table` were come by, and where spiking does not win."""
+    entries = report.get("beside", ())
+    if not entries:
+        return []
+    own = entries[0]
+    notes = [f"{form}: spike rates from {e['rates_from']}" for form, e in own["forms"].items() if e["rates_from"]]
+    for entry in entries[1:]:
+        for form, energy in entry["forms"].items():
+            if form in own["forms"] and energy["joules"] <= own["forms"][form]["joules"]:
+                times = ratio(own["forms"][form]["joules"], energy["joules"]) or "1×"
+                notes.append(f"{form}: spiking does not win, {entry['model']} in {entry['precision']} needs {times} less")
+    return notes
+
+
 def headline(report: Report) -> list[tuple[str, str]]:
     """What matters, as (name, text): accuracy before and after with n and intervals, then cost per form."""
     lines: list[tuple[str, str]] = []
@@ -203,6 +236,11 @@ def terminal(report: Report, console: Console) -> None:
         console.print(table("Measured", ("file", "target", "metric", "figure"), cells))
     for by, (columns, rows) in predicted_tables(computed).items():
         console.print(table(f"Predicted ({by})", columns, rows))
+    if report.get("beside"):
+        heading = "Energy from operation counts (45 nm table, for comparing architectures; not the energy of any board)"
+        console.print(table(heading, *beside_table(report)))
+        for text in beside_notes(report):
+            line(f"  {text}")
     for text in dict.fromkeys(f"{target}: {f.metric} {f}" for _, target, f in absent):
         line(text)
     for text in report["notes"]:

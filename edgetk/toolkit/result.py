@@ -143,6 +143,7 @@ class RunResult:
     figures            measured and predicted figures per artifact and target
     op_energy          per artifact path: energy from operation counts beside its dense equivalents
     workloads          per artifact path: what was counted in its graph, `Workload.to_json`
+    beside             for a spiking model: its energy from counts, and that of the same network without spikes
     goals_missed       one sentence per goal that was not reached
     recipe             the resolved recipe as data; `recipe_sha256` is the run's identity
     """
@@ -169,6 +170,7 @@ class RunResult:
     warnings: tuple[str, ...] = ()
     folder: str = ""
     workloads: Mapping[str, Any] = field(default_factory=dict)
+    beside: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         board = self.target
@@ -198,6 +200,7 @@ class RunResult:
             "figures": [row.to_json() for row in self.figures],
             "op_energy": dict(self.op_energy),
             "workloads": dict(self.workloads),
+            "beside": [dict(row) for row in self.beside],
             "lineage": [record.to_json() for record in self.lineage],
             "goals_missed": list(self.goals_missed),
             "recipe": dict(self.recipe),

@@ -23,7 +23,7 @@ from edgetk.core.contracts import Pass
 from edgetk.core.errors import InputError
 from edgetk.core.figures import Score
 from edgetk.core.target import Target
-from edgetk.toolkit import calling, deliver, judge, source, steps
+from edgetk.toolkit import activity, beside, calling, deliver, judge, source, steps
 from edgetk.toolkit.cost import Costs
 from edgetk.toolkit.evaluate import evaluate, graph_predictor, predictor
 from edgetk.toolkit.progress import Progress, Silent
@@ -163,10 +163,12 @@ def _finish(made: Plan, workspace: Workspace, state: steps.State, progress: Prog
             lowered = {form: candidate.lowered[form] for form in forms}
             accuracy = {"accuracy": scores[candidate.file].to_json()} if scores else {}
             facts = {"recipe_sha256": made.identity, **accuracy}
-            delivered += deliver.export(recipe.exports, lowered, candidate.bundle, made.target, workspace, facts)
+            fired = activity.firings(lowered, candidate.bundle)
+            delivered += deliver.export(recipe.exports, lowered, candidate.bundle, made.target, workspace, facts, fired)
     with progress.task("measure and predict"):
         rows = deliver.figures(delivered, made.targets, workspace)
         energies = deliver.op_energies(delivered)
+    compared = _beside(made, workspace, state, after, delivered, energies, progress)
     artifacts = tuple(item.artifact for item in delivered)
     return RunResult(
         model=bundle.name,
@@ -183,6 +185,7 @@ def _finish(made: Plan, workspace: Workspace, state: steps.State, progress: Prog
         figures=tuple(rows),
         op_energy=energies,
         workloads=deliver.workloads(delivered),
+        beside=tuple(compared),
         lineage=bundle.lineage,
         recipe=recipe.to_json(),
         recipe_sha256=made.identity,
@@ -192,6 +195,32 @@ def _finish(made: Plan, workspace: Workspace, state: steps.State, progress: Prog
         warnings=_warnings(made, before, after),
         folder=str(workspace.folder),
     )
+
+
+def _beside(
+    made: Plan,
+    workspace: Workspace,
+    state: steps.State,
+    after: Score | None,
+    delivered: list[deliver.Delivered],
+    energies: Mapping[str, Any],
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """Energy from counts of an exported spiking model beside its counterpart without spikes; empty for other models."""
+    first = made.bundle
+    if not activity.is_spiking(first) or first.data is None:
+        return []
+    costs = Costs(made.target, workspace)
+    with progress.task("set beside the network without spikes"):
+
+        def score(bundle: Bundle) -> Score:
+            assert bundle.data is not None
+            return evaluate(predictor(bundle), bundle.task, bundle.data, made.recipe.final_split)
+
+        forms = {item.emitted.lowered.form: energies[item.artifact.path] for item in delivered}
+        precision = " and ".join(sorted({item.artifact.precision for item in delivered}))
+        own = beside.row(f"{first.name}, exported", precision, after, forms)
+        return [own, *beside.counterpart(first, costs.lower, score)]
 
 
 def _sources(state: steps.State) -> list[tuple[steps.Candidate, list[str]]]:
