@@ -194,3 +194,22 @@ def test_memory_looks_back_on_its_window_only() -> None:
     memory = SpikeMemory(6, 4.0, 8)
     u = (torch.rand(1, 40, generator=torch.Generator().manual_seed(1)) < 0.5).float()
     assert torch.equal(memory.clip(u)[:, -1], memory.clip(u[:, -8:])[:, -1])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: the fused kernel runs nowhere else")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_fused_kernel_is_the_loop(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = (torch.randn(8, 128, 300) * 2).to(dtype).float()
+    weight = torch.randn(x.shape).to(dtype).float()
+    leaves = x.clone().requires_grad_(), x.to("cuda", dtype).requires_grad_()
+    neuron = LIF(300)
+    neuron.rest.uniform_(-0.2, 0.0)
+    spikes = neuron.clip(leaves[0])
+    (spikes * weight).sum().backward()
+    fused = neuron.cuda().clip(leaves[1])
+    (fused * weight.to("cuda", dtype)).sum().backward()
+    assert torch.equal(fused.detach().float().cpu(), spikes.detach())
+    assert leaves[0].grad is not None
+    assert leaves[1].grad is not None
+    assert float((leaves[0].grad - leaves[1].grad.float().cpu()).abs().max()) <= (1e-6 if dtype == torch.float32 else 0.01)
