@@ -18,23 +18,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from edgetk.core.bundle import Bundle
-from edgetk.core.signature import Signature, StateSpec, TensorSpec
+from edgetk.core.signature import StateSpec
 from edgetk.models._lmuformer_parts import ChannelMixer, PatchEmbed, TokenMixer
+from edgetk.models._lmuformer_stream import FrameStream, aged, bundled, state
 from edgetk.models.layers.frame_conv import TAPS
 from edgetk.models.layers.groups import Group, MemoryGroup, Slice, norm_entries, rows
 from edgetk.models.layers.norm import BatchNorm, Sign, flipped, response, scaled, shifted
-
-LOOKAHEAD = 5
-PERIOD_S = 0.010
-#: what each entry of `state_valid` becomes: the newest frame is as valid as entry 0 says, the others age
-SHIFT = (0, *range(LOOKAHEAD))
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ def uniform(dim: int, order: int | None = None, ffn: int | None = None) -> Confi
 VARIANTS: Mapping[str, Config] = {"base": Config(), "s": uniform(96), "xs": uniform(48, ffn=96)}
 
 
-class LMUFormer(nn.Module):
+class LMUFormer(FrameStream):
     """The network; see the module's docstring for its equations and its two forms."""
 
     def __init__(self, config: Config) -> None:
@@ -113,30 +109,21 @@ class LMUFormer(nn.Module):
         x = x + self.channels(x)
         total = total + self.head(x) * counts
         count = count + counts
-        aged = valid.index_select(1, torch.tensor(SHIFT, device=valid.device))
-        return total / count.clamp(min=1.0), (aged, *past, m, total, count)
+        return total / count.clamp(min=1.0), (aged(valid), *past, m, total, count)
 
-    def stream_signature(self) -> Signature:
-        """The stream form: one frame in, running logits and states out."""
+    def stream_states(self) -> tuple[StateSpec, ...]:
+        """All states but `state_valid`: what convolutions look back on, the memory, sums."""
         convs = self.embed.layers()
         pasts = []
         for i, conv in enumerate(convs):
             pad = conv.pad.detach().cpu()
             name = "embed_position_past" if i == len(convs) - 1 else f"embed_conv{i}_past"
-            pasts.append(_state(name, 2 * len(pad), tuple(pad.repeat(2).tolist()) if bool(pad.any()) else ()))
-        classes = self.config.classes
-        return Signature(
-            inputs=(TensorSpec("features", (1, 1, self.config.features), axes="B T F"),),
-            outputs=(TensorSpec("logits", (1, 1, classes), axes="B T K"),),
-            state=(
-                _state("valid", 1 + LOOKAHEAD, (1.0,) + (0.0,) * LOOKAHEAD),
-                *pasts,
-                _state("mixer_memory", self.mixer.memory.order),
-                _state("head_sum", classes),
-                _state("head_count", 1),
-            ),
-            period_s=PERIOD_S,
-            lookahead_s=LOOKAHEAD * PERIOD_S,
+            pasts.append(state(name, 2 * len(pad), init=tuple(pad.repeat(2).tolist()) if bool(pad.any()) else ()))
+        return (
+            *pasts,
+            state("mixer_memory", self.mixer.memory.order),
+            state("head_sum", self.config.classes),
+            state("head_count", 1),
         )
 
     def fold_norms(self) -> tuple[str, ...]:
@@ -191,27 +178,11 @@ class LMUFormer(nn.Module):
         """The Legendre memory, whose order may be lowered."""
         return (MemoryGroup("mixer.memory", "mixer", "mixer.hidden", self.mixer.memory.order),)
 
-    def zero_state(self, batch: int = 1) -> tuple[Tensor, ...]:
-        """The state at the start of a stream."""
-        device = self.head.weight.device
-        return tuple(_start(s, batch).to(device) for s in self.stream_signature().state)
-
-    def flush(self, *state: Tensor) -> tuple[Tensor, ...]:
-        """Finish the clip: the decisions (B, 5, K) that waited for look-ahead, and the last state."""
-        valid = state[0].clone()
-        valid[:, 0] = 0
-        zeros = valid.new_zeros(len(valid), LOOKAHEAD, self.config.features)
-        return self.forward(zeros, valid, *state[1:])
-
     def macs(self) -> dict[str, int]:
         """Multiply-accumulates per frame of the stream form, by part (B u counts as `order`)."""
-        linear = {"embed": 0, "mixer": 0, "channels": 0, "head": 0}
-        for name, layer in self.named_modules():
-            weight = getattr(layer, "weight", None)
-            if weight is not None and weight.dim() == 2:
-                linear[name.split(".")[0]] += weight.numel()
-        linear["mixer"] += self.mixer.memory.order * (self.mixer.memory.order + 1)
-        return linear
+        counted = super().macs()
+        counted["mixer"] += self.mixer.memory.order * (self.mixer.memory.order + 1)
+        return counted
 
 
 def build(variant: str = "base", **config: Any) -> Bundle:
@@ -220,25 +191,4 @@ def build(variant: str = "base", **config: Any) -> Bundle:
         config["widths"] = tuple(config["widths"])
     shape = replace(VARIANTS[variant], **config)
     net = LMUFormer(shape).eval()
-    name = "lmuformer" if variant == "base" else f"lmuformer-{variant}"
-    return Bundle(
-        name=name,
-        body=net,
-        signature=net.stream_signature(),
-        clip=Signature(
-            inputs=(TensorSpec("features", ("batch", shape.frames, shape.features), axes="B T F"),),
-            outputs=(TensorSpec("logits", ("batch", shape.classes), axes="B K"),),
-        ),
-        source={"model": "lmuformer", "variant": variant, "config": {**asdict(shape), "widths": list(shape.widths)}},
-        task="speech-commands",
-    )
-
-
-def _state(name: str, width: int, init: tuple[float, ...] = ()) -> StateSpec:
-    return StateSpec(TensorSpec(f"state_{name}", (1, width), axes="B C"), init)
-
-
-def _start(spec: StateSpec, batch: int) -> Tensor:
-    shape = spec.spec.concrete()[1:]
-    first = torch.tensor(spec.init).view(1, *shape) if spec.init else torch.zeros(1, *shape)
-    return first.expand(batch, *shape).clone()
+    return bundled(net, "lmuformer", variant)

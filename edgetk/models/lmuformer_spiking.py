@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from edgetk.core.bundle import Bundle
-from edgetk.core.signature import Signature, StateSpec, TensorSpec
+from edgetk.core.signature import StateSpec
 from edgetk.models._lmuformer_spiking_graph import graph_of
 from edgetk.models._lmuformer_spiking_parts import (
     THRESHOLD,
@@ -32,6 +32,7 @@ from edgetk.models._lmuformer_spiking_parts import (
     SpikingPatchEmbed,
     SpikingTokenMixer,
 )
+from edgetk.models._lmuformer_stream import FrameStream, aged, bundled, state
 from edgetk.models.layers.exact import put_on_grid
 from edgetk.models.layers.frame_conv import TAPS
 from edgetk.models.layers.groups import Group, Slice, norm_entries, rows
@@ -39,10 +40,6 @@ from edgetk.models.layers.lif import NormedLIF
 from edgetk.models.layers.norm import BatchNorm, scaled, shifted
 from edgetk.models.layers.spiking_graph import SpikingGraph
 
-LOOKAHEAD = 5
-PERIOD_S = 0.010
-#: what each entry of `state_valid` becomes: the newest frame is as valid as entry 0 says, the others age
-SHIFT = (0, *range(LOOKAHEAD))
 #: features are multiples of this in [-2, 2): 256 values, about 0.8 dB apart
 FEATURE_STEP = 2.0**-6
 FEATURE_LIMIT = 2.0
@@ -82,7 +79,7 @@ VARIANTS: Mapping[str, Config] = {"base": Config(), "s": uniform(96)}
 COUNTERPARTS = {"base": "lmuformer", "s": "lmuformer-s"}
 
 
-class SpikingLMUFormer(nn.Module):
+class SpikingLMUFormer(FrameStream):
     """The network; see the module's docstring for its equations and its two forms."""
 
     def __init__(self, config: Config) -> None:
@@ -106,7 +103,7 @@ class SpikingLMUFormer(nn.Module):
 
     def rounded(self, x: Tensor) -> Tensor:
         """Features as the network reads them: 8 bits."""
-        step = self.config.feature_step
+        step: float = self.config.feature_step
         if not step:
             return x
         limit = FEATURE_LIMIT / step
@@ -155,16 +152,15 @@ class SpikingLMUFormer(nn.Module):
         spikes, v_output = self.output.step(x + y, last, v[10])
         spoken = spoken + spikes
         count = count + last.to(x.dtype)
-        aged = valid.index_select(1, torch.tensor(SHIFT, device=valid.device))
         logits = self._decide(spoken, count.clamp(min=1.0))
         membranes = (*v_embed, *v_mixer, *v_channels, v_output)
-        return logits, (aged, *past, residual, history, *membranes, spoken, count)
+        return logits, (aged(valid), *past, residual, history, *membranes, spoken, count)
 
-    def stream_signature(self) -> Signature:
-        """The stream form: one frame in, running logits and states out."""
+    def stream_states(self) -> tuple[StateSpec, ...]:
+        """All states but `state_valid`: what layers look back on, membranes, counts."""
         config = self.config
         convs = self.embed.layers()[:-1]
-        pasts = [_state(f"embed_conv{i}_past", 2 * c.pad.numel(), "spikes" if i else "values") for i, c in enumerate(convs)]
+        pasts = [state(f"embed_conv{i}_past", 2 * c.pad.numel(), "spikes" if i else "values") for i, c in enumerate(convs)]
         names = [f"embed_neuron{i}" for i in range(len(self.embed.neurons))]
         names += ["mixer_input", "mixer_encoded", "mixer_remembered", "mixer_hidden"]
         names += ["channels_input", "channels_expanded", "output"]
@@ -172,22 +168,15 @@ class SpikingLMUFormer(nn.Module):
         for name, unit in zip(names, self.units(), strict=True):
             rest = unit.rest.detach().cpu()
             start = tuple(rest.tolist()) if bool(rest.any()) else ()
-            membranes.append(_state(f"{name}_membrane", len(rest), "membrane", start))
-        return Signature(
-            inputs=(TensorSpec("features", (1, 1, config.features), axes="B T F"),),
-            outputs=(TensorSpec("logits", (1, 1, config.classes), axes="B T K"),),
-            state=(
-                _state("valid", 1 + LOOKAHEAD, init=(1.0,) + (0.0,) * LOOKAHEAD),
-                *pasts,
-                _state("embed_position_past", 2 * config.dim, "spikes"),
-                _state("embed_residual", config.dim),
-                _state("mixer_memory_past", self.mixer.memory.length - 1, "spikes"),
-                *membranes,
-                _state("head_spikes", config.dim, "counts"),
-                _state("head_count", 1, "counts"),
-            ),
-            period_s=PERIOD_S,
-            lookahead_s=LOOKAHEAD * PERIOD_S,
+            membranes.append(state(f"{name}_membrane", len(rest), "membrane", start))
+        return (
+            *pasts,
+            state("embed_position_past", 2 * config.dim, "spikes"),
+            state("embed_residual", config.dim),
+            state("mixer_memory_past", self.mixer.memory.length - 1, "spikes"),
+            *membranes,
+            state("head_spikes", config.dim, "counts"),
+            state("head_count", 1, "counts"),
         )
 
     @property
@@ -260,27 +249,6 @@ class SpikingLMUFormer(nn.Module):
         """The stream without edges as plain nodes, for formats of spiking networks."""
         return graph_of(self, FEATURE_LIMIT)
 
-    def zero_state(self, batch: int = 1) -> tuple[Tensor, ...]:
-        """The state at the start of a stream."""
-        device = self.head.weight.device
-        return tuple(_start(s, batch).to(device) for s in self.stream_signature().state)
-
-    def flush(self, *state: Tensor) -> tuple[Tensor, ...]:
-        """Finish the clip: the decisions (B, 5, K) that waited for look-ahead, and the last state."""
-        valid = state[0].clone()
-        valid[:, 0] = 0
-        zeros = valid.new_zeros(len(valid), LOOKAHEAD, self.config.features)
-        return self.forward(zeros, valid, *state[1:])
-
-    def macs(self) -> dict[str, int]:
-        """Multiply-accumulates per frame of the stream form, by part, as if every input were a number and not a spike."""
-        linear = {"embed": 0, "mixer": 0, "channels": 0, "head": 0}
-        for name, layer in self.named_modules():
-            weight = getattr(layer, "weight", None)
-            if weight is not None and weight.dim() == 2:
-                linear[name.split(".")[0]] += weight.numel()
-        return linear
-
 
 def build(variant: str = "base", **config: Any) -> Bundle:
     """An untrained spiking LMUFormer; `config` overrides fields of the variant's `Config`."""
@@ -289,35 +257,9 @@ def build(variant: str = "base", **config: Any) -> Bundle:
     shape = replace(VARIANTS[variant], **config)
     net = SpikingLMUFormer(shape).eval()
     net.settle()
-    name = "lmuformer-spiking" if variant == "base" else f"lmuformer-spiking-{variant}"
-    return Bundle(
-        name=name,
-        body=net,
-        signature=net.stream_signature(),
-        clip=Signature(
-            inputs=(TensorSpec("features", ("batch", shape.frames, shape.features), axes="B T F"),),
-            outputs=(TensorSpec("logits", ("batch", shape.classes), axes="B K"),),
-        ),
-        source={
-            "model": "lmuformer-spiking",
-            "variant": variant,
-            "config": {**asdict(shape), "widths": list(shape.widths)},
-        },
-        task="speech-commands",
-        counterpart=COUNTERPARTS[variant],
-    )
+    return bundled(net, "lmuformer-spiking", variant, COUNTERPARTS[variant])
 
 
 def _neuron(path: str, unit: Any) -> tuple[Slice, ...]:
     """The per-channel tensors of a neuron and of the norm in front of it."""
     return (*norm_entries(f"{path}.norm", unit.norm), *(Slice(f"{path}.neuron.{name}", 0) for name in ("threshold", "rest")))
-
-
-def _state(name: str, width: int, holds: str = "values", init: tuple[float, ...] = ()) -> StateSpec:
-    return StateSpec(TensorSpec(f"state_{name}", (1, width), axes="B C"), init, holds)
-
-
-def _start(spec: StateSpec, batch: int) -> Tensor:
-    shape = spec.spec.concrete()[1:]
-    first = torch.tensor(spec.init).view(1, *shape) if spec.init else torch.zeros(1, *shape)
-    return first.expand(batch, *shape).clone()

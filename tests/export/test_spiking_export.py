@@ -26,10 +26,11 @@ from edgetk.core.target import Stack
 from edgetk.export import metadata, neurons, opset, parity
 from edgetk.export.lower import lower
 from edgetk.export.to_onnx import EXPORTER
+from edgetk.models._lmuformer_stream import LOOKAHEAD
 from edgetk.models.layers.lif import LIF
 from edgetk.models.layers.norm import BatchNorm
 from edgetk.models.layers.quantized import QuantLinear
-from edgetk.models.lmuformer_spiking import LOOKAHEAD, SpikingLMUFormer, build
+from edgetk.models.lmuformer_spiking import SpikingLMUFormer, build
 from edgetk.targets import board, firing
 from edgetk.tasks.speech_commands import TASK
 

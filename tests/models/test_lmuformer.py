@@ -14,9 +14,10 @@ from edgetk.core import registry
 from edgetk.core.errors import InputError
 from edgetk.models import lmuformer
 from edgetk.models._lmuformer_published import from_published
+from edgetk.models._lmuformer_stream import LOOKAHEAD
 from edgetk.models.layers.lmu import LegendreMemory
 from edgetk.models.layers.norm import BatchNorm
-from edgetk.models.lmuformer import LOOKAHEAD, LMUFormer, build
+from edgetk.models.lmuformer import LMUFormer, build
 
 DATA = Path(__file__).parent.parent / "data"
 

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from edgetk.core.errors import InputError
 from edgetk.models import lmuformer_spiking
 from edgetk.models._lmuformer_spiking_published import from_published
+from edgetk.models._lmuformer_stream import LOOKAHEAD
 from edgetk.models.layers.groups import delete
 from edgetk.models.layers.lif import NormedLIF
 from edgetk.models.layers.norm import BatchNorm
-from edgetk.models.lmuformer_spiking import LOOKAHEAD, SpikingLMUFormer, build
+from edgetk.models.lmuformer_spiking import SpikingLMUFormer, build
 from edgetk.tasks.speech_commands import TASK
 
 RECORDED = Path(__file__).parent.parent / "data" / "lmuformer_spiking_ms_small.npz"
