@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgetk.core.bundle import Bundle
 from edgetk.core.contracts import Lowered
@@ -18,6 +18,26 @@ CLIPS, STREAMS = 64, 8
 def is_spiking(bundle: Bundle) -> bool:
     """Whether a model says which of its layers read spikes."""
     return bundle.is_torch and hasattr(bundle.body, "spike_driven")
+
+
+def rates(bundle: Bundle) -> dict[str, Any]:
+    """How often each group of neurons fires, spikes per neuron and frame, on `CLIPS` examples of the validation split.
+
+    For the card of a trained model: `{"rates": {name: rate}, "n": …, "origin": …}`; empty for a model without spikes or data.
+    """
+    if not is_spiking(bundle) or bundle.data is None or bundle.clip is None:
+        return {}
+    import torch
+
+    from edgetk.models.layers.lif import spikes_of
+
+    split = bundle.data.split("validation")
+    chosen = split.features[:: max(1, len(split.labels) // CLIPS)][:CLIPS]
+    found: dict[str, float] = {}
+    with torch.no_grad(), spikes_of(bundle.module, lambda name, spikes: found.update({name: float(spikes.mean())})):
+        bundle.predict()(chosen)
+    named = {name: round(rate, 4) for name, rate in found.items()}
+    return {"rates": named, "n": len(chosen), "origin": f"spread evenly over {split.origin}"}
 
 
 def firings(lowered: Mapping[str, Lowered], bundle: Bundle) -> dict[str, Firing]:

@@ -16,7 +16,7 @@ from edgetk.core.bundle import Bundle
 from edgetk.core.contracts import Data, Split, TrainingData
 from edgetk.core.errors import EdgetkError, InputError, UsageError
 from edgetk.core.figures import Score
-from edgetk.toolkit import snapshot, source
+from edgetk.toolkit import activity, snapshot, source
 from edgetk.toolkit.calling import check_features, seeded
 from edgetk.toolkit.card import card
 from edgetk.toolkit.checkpoint import save_model
@@ -133,6 +133,8 @@ def _train(plan: _Plan, run: Workspace, progress: Progress) -> dict[str, Any]:
         "loss": history.loss,
         "validation_correct": history.correct,
     }
+    if fired := activity.rates(replace(made, data=data)):
+        facts["firing"] = fired
     counts = {"train": rows, "validation": len(validation.labels), "test": len(test.labels)}
     about = card(made, plan.weights.name, content, {"origin": data.origin, **counts}, accuracy, recipe.to_json(), facts)
     folder = Workspace.at(plan.weights.parent)
@@ -283,14 +285,14 @@ def _note(epoch: Epoch) -> str:
 
 def _finish(training: Training, bundle: Bundle, half: bool) -> Bundle:
     """The bundle with the best weights, rounded as they will be stored, on the CPU."""
-    best = {k: v.half() if half and v.is_floating_point() else v for k, v in training.best.items()}
+    from edgetk.models.layers.exact import settle
+
     module = bundle.module
-    module.load_state_dict(best)
+    module.load_state_dict(training.best)
     module.cpu().eval()
-    if hasattr(module, "settle"):
-        module.settle()  # type: ignore[operator]
-        if half:  # half precision keeps weights on the grids they were put on
-            module.load_state_dict({k: v.half() if v.is_floating_point() else v for k, v in module.state_dict().items()})
+    settle(module)
+    if half:
+        module.load_state_dict({k: v.half() if v.is_floating_point() else v for k, v in module.state_dict().items()})
     return bundle
 
 

@@ -6,12 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from edgetk.core.bundle import Bundle
 from edgetk.core.contracts import Lowered
 from edgetk.core.figures import Score
 from edgetk.core.workload import Op
 from edgetk.export.lower import lower
+from edgetk.models.lmuformer_spiking import SpikingLMUFormer
 from edgetk.targets import board
 from edgetk.tasks.speech_commands import TASK
 from edgetk.testing import tiny_bundle
@@ -100,3 +102,17 @@ def test_the_table_says_where_spiking_does_not_win() -> None:
     ]
     assert report.beside_table({}) == (columns, [])
     assert report.beside_notes({}) == []
+
+
+def test_cards_say_how_often_each_group_of_neurons_fires(small: Bundle) -> None:
+    found = activity.rates(small)
+    assert found["n"] == activity.CLIPS
+    assert list(found["rates"])[:2] == ["embed.neurons.0", "embed.neurons.1"]
+    assert len(found["rates"]) == 11
+    net = small.module
+    assert isinstance(net, SpikingLMUFormer)
+    examples = small.data.split("validation").features[:: 256 // activity.CLIPS]  # type: ignore[union-attr]
+    with torch.no_grad():
+        assert found["rates"]["output"] == round(float(net.spikes(examples).mean()), 4)
+    assert activity.rates(tiny_bundle()) == {}
+    assert activity.rates(replace(small, data=None)) == {}

@@ -8,6 +8,9 @@ Source: LMUFormer's code (arXiv:2402.04882), tau = 2 with decayed input and a ha
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
 from snntorch import Leaky, surrogate
 from torch import Tensor, nn
@@ -124,3 +127,22 @@ class NormedLIF(nn.Module):
         neuron.rest = ((neuron.rest.double() - shift) / scale.abs()).float()
         self.norm = Sign(torch.where(scale < 0, -1.0, 1.0).float()) if bool((scale < 0).any()) else nn.Identity()
         return True
+
+
+@contextmanager
+def spikes_of(body: nn.Module, take: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Within the block, `take` gets the name of every unit of neurons in `body` and its spikes (B, T, C) of each whole clip."""
+    units = [(name, unit) for name, unit in body.named_modules() if isinstance(unit, NormedLIF)]
+    for name, unit in units:
+
+        def clip(x: Tensor, name: str = name, unit: NormedLIF = unit) -> Tensor:
+            spikes = NormedLIF.clip(unit, x)
+            take(name, spikes)
+            return spikes
+
+        unit.clip = clip  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for _, unit in units:
+            del unit.clip
