@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -17,7 +19,7 @@ PERIOD_S = 0.010
 SHIFT = (0, *range(LOOKAHEAD))
 
 
-class FrameStream(nn.Module):
+class FrameStream(nn.Module, ABC):
     """A network over frames whose output is `LOOKAHEAD` frames late.
 
     `config` has `features` and `classes`, `head` is the last layer. The first state is `state_valid`: entry 0 says whether the
@@ -27,9 +29,9 @@ class FrameStream(nn.Module):
     config: Any  # the dataclass of the family
     head: nn.Linear
 
+    @abstractmethod
     def stream_states(self) -> tuple[StateSpec, ...]:
         """All states but `state_valid`."""
-        raise NotImplementedError
 
     def stream_signature(self) -> Signature:
         """The stream form: one frame in, running logits and states out."""
@@ -57,11 +59,16 @@ class FrameStream(nn.Module):
     def macs(self) -> dict[str, int]:
         """Multiply-accumulates per frame of the stream form, by part."""
         linear = {"embed": 0, "mixer": 0, "channels": 0, "head": 0}
+        for name, weight in self.products():
+            linear[name.split(".")[0]] += weight.numel()
+        return linear
+
+    def products(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and weight (out, in) of every linear map, frozen and integer ones included."""
         for name, layer in self.named_modules():
             weight = getattr(layer, "weight", None)
-            if weight is not None and weight.dim() == 2:
-                linear[name.split(".")[0]] += weight.numel()
-        return linear
+            if isinstance(weight, Tensor) and weight.dim() == 2:
+                yield name, weight
 
 
 def aged(valid: Tensor) -> Tensor:

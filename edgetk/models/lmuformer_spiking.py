@@ -201,13 +201,7 @@ class SpikingLMUFormer(FrameStream):
 
     def spike_driven(self) -> tuple[str, ...]:
         """The layers whose inputs are spikes: their products are additions as long as they stay whole."""
-        return tuple(
-            name
-            for name, layer in self.named_modules()
-            if getattr(layer, "weight", None) is not None
-            and getattr(layer, "weight").dim() == 2  # noqa: B009
-            and name != "embed.convs.0.taps"
-        )
+        return tuple(name for name, _ in self.products() if name != "embed.convs.0.taps")
 
     def fold_norms(self) -> tuple[str, ...]:
         """Fold every batch norm, exactly but for rounding, and name the folded ones.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ class Delivered:
     emitted: Emitted
     firing: Firing | None = None
 
-    @property
+    @cached_property
     def workload(self) -> Workload:
         """What was counted in its graph."""
         return cost.count(self.emitted.lowered, self.firing)

@@ -168,7 +168,7 @@ def _finish(made: Plan, workspace: Workspace, state: steps.State, progress: Prog
     with progress.task("measure and predict"):
         rows = deliver.figures(delivered, made.targets, workspace)
         energies = deliver.op_energies(delivered)
-    compared = _beside(made, workspace, state, after, delivered, energies, progress)
+    compared = _beside(made, workspace, after, delivered, energies, progress)
     artifacts = tuple(item.artifact for item in delivered)
     return RunResult(
         model=bundle.name,
@@ -200,7 +200,6 @@ def _finish(made: Plan, workspace: Workspace, state: steps.State, progress: Prog
 def _beside(
     made: Plan,
     workspace: Workspace,
-    state: steps.State,
     after: Score | None,
     delivered: list[deliver.Delivered],
     energies: Mapping[str, Any],

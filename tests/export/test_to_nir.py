@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from export_toys import causal, target
+from spiking_nets import fit_norms
 from torch import Tensor, nn
 
 from edgetk.core import registry
@@ -27,20 +28,9 @@ from edgetk.models.layers.lif import LIF, NormedLIF
 from edgetk.models.layers.norm import BatchNorm
 from edgetk.models.layers.quantized import LowRank, QuantLinear
 from edgetk.models.layers.spiking_graph import INPUT, Neurons, Product, Rounding, SpikingGraph, Wiring
-from edgetk.models.lmuformer_spiking import SpikingLMUFormer, build
+from edgetk.models.lmuformer_spiking import build
 from edgetk.quant.quantize import Quantize
 from edgetk.tasks.speech_commands import TASK
-
-
-def fit_norms(net: SpikingLMUFormer, x: Tensor) -> None:
-    """Give all norms the statistics of x, so that neurons fire now and then."""
-    net.train()
-    with torch.no_grad():
-        for norm in net.modules():
-            if isinstance(norm, BatchNorm):
-                norm.momentum = 1.0
-        net.clip(x)
-    net.eval().settle()
 
 
 def narrow(negative: bool = False, **config: object) -> Bundle:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from spiking_nets import fit_norms
 from torch import Tensor, nn
 
 from edgetk.core.errors import InputError
@@ -54,17 +55,6 @@ def narrow(seed: int = 0, **config: object) -> SpikingLMUFormer:
                 norm.bias.uniform_(0.2, 0.6)
     fit_norms(net, torch.randn(16, net.config.frames, net.config.features))
     return net
-
-
-def fit_norms(net: SpikingLMUFormer, x: Tensor) -> None:
-    """Give all norms the statistics of x, and the weights their grids."""
-    net.train()
-    with torch.no_grad():
-        for norm in net.modules():
-            if isinstance(norm, BatchNorm):
-                norm.momentum = 1.0
-        net.clip(x)
-    net.eval().settle()
 
 
 def streamed(net: SpikingLMUFormer, x: Tensor) -> tuple[Tensor, list[Tensor]]:

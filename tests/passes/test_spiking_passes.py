@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from pass_models import applied, around, gap, outputs
+from spiking_nets import clips, last_decision, spikes
 from torch import Tensor, nn
 
 from edgetk.core.bundle import Bundle
@@ -32,26 +33,6 @@ from edgetk.toolkit.recipe import Goals
 from edgetk.toolkit.steps import Candidate, State, Steps
 
 KEEP = {"embed.conv0": 12, "embed.conv2": 8, "mixer.memory": 8, "mixer.hidden": 9, "channels.ffn": 20}
-
-
-def spikes(bundle: Bundle) -> SpikingLMUFormer:
-    assert isinstance(bundle.module, SpikingLMUFormer)
-    return bundle.module
-
-
-def clips(bundle: Bundle) -> Tensor:
-    assert bundle.data is not None
-    return bundle.data.split("validation").features
-
-
-def last_decision(bundle: Bundle, x: Tensor) -> Tensor:
-    """What the stream says at the end of x (B, T, F), one frame at a time."""
-    net = spikes(bundle)
-    state = net.zero_state(len(x))
-    with torch.no_grad():
-        for frame in x.unbind(1):
-            _, *state = net(frame[:, None], *state)
-        return net.flush(*state)[0][:, -1]
 
 
 def is_settled(net: nn.Module) -> bool:

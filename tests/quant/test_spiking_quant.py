@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from quant_models import Noise, user
+from spiking_nets import clips, last_decision, spikes
 from torch import Tensor, nn
 
 from edgetk.core.bundle import Bundle, PassRecord
@@ -19,7 +20,6 @@ from edgetk.export.lower import lower
 from edgetk.models.layers.exact import put_on_grid
 from edgetk.models.layers.qdq import CODES, IntegerType, dequantize_weight, quantize_dequantize
 from edgetk.models.layers.quantized import QuantLinear
-from edgetk.models.lmuformer_spiking import SpikingLMUFormer
 from edgetk.quant._calibrate import Grid, calibrate
 from edgetk.quant.quantize import Quantize
 from edgetk.targets import board
@@ -87,28 +87,9 @@ def folded(spiking: Bundle) -> Bundle:
     return replace(spiking, signature=net.stream_signature())
 
 
-def spikes(bundle: Bundle) -> SpikingLMUFormer:
-    assert isinstance(bundle.module, SpikingLMUFormer)
-    return bundle.module
-
-
-def clips(bundle: Bundle) -> Tensor:
-    assert bundle.data is not None
-    return bundle.data.split("validation").features
-
-
 def clip(bundle: Bundle, x: Tensor) -> Tensor:
     with torch.no_grad():
         return spikes(bundle).clip(x)
-
-
-def last_decision(bundle: Bundle, x: Tensor) -> Tensor:
-    net = spikes(bundle)
-    state = net.zero_state(len(x))
-    with torch.no_grad():
-        for frame in x.unbind(1):
-            _, *state = net(frame[:, None], *state)
-        return net.flush(*state)[0][:, -1]
 
 
 def integers(net: nn.Module) -> dict[str, QuantLinear]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from edgetk.models.layers.qdq import dequantize_weight
+from edgetk.models.layers.quantized import IntegerConv
 
 
 class _Sign(torch.autograd.Function):
@@ -75,24 +76,11 @@ class BinaryLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}"
 
 
-class BinaryConv(nn.Module):
-    """`nn.Conv1d` or `nn.Conv2d` with codes +1 and -1 (int8), a scale per output channel and a float32 bias or none."""
-
-    def __init__(self, conv: nn.Conv1d | nn.Conv2d) -> None:
-        super().__init__()
-        self.stride, self.dilation, self.groups = tuple(conv.stride), tuple(conv.dilation), conv.groups
-        self.padding = conv.padding if isinstance(conv.padding, str) else tuple(conv.padding)
-        self.register_buffer("weight", torch.ones(conv.weight.shape, dtype=torch.int8))
-        self.register_buffer("scale", torch.ones(conv.out_channels))
-        self.register_buffer("bias", torch.zeros(conv.out_channels) if conv.bias is not None else None)
-        self.weight: Tensor
-        self.scale: Tensor
-        self.bias: Tensor | None
+class BinaryConv(IntegerConv):
+    """An integer convolution whose codes are +1 and -1."""
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = dequantize_weight(self.weight, self.scale)
-        options: Any = (self.bias, self.stride, self.padding, self.dilation, self.groups)
-        return F.conv1d(x, weight, *options) if weight.dim() == 3 else F.conv2d(x, weight, *options)
+        return self.convolve(x)
 
 
 __all__ = ["Binarized", "BinaryConv", "BinaryLinear", "start_training", "trained"]

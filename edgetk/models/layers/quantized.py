@@ -67,16 +67,13 @@ class QuantLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}"
 
 
-class QuantConv(nn.Module):
-    """`nn.Conv1d` or `nn.Conv2d` with int8 weights, a scale per output channel, a float32 bias, and an `InputQuantizer`."""
+class IntegerConv(nn.Module):
+    """The shape of a `nn.Conv1d` or `nn.Conv2d`, with int8 weights, a scale per output channel and a float32 bias or none."""
 
-    def __init__(self, conv: nn.Conv1d | nn.Conv2d, dtype: qdq.IntegerType) -> None:
+    def __init__(self, conv: nn.Conv1d | nn.Conv2d) -> None:
         super().__init__()
-        self.rank = conv.weight.dim() - 2
-        self.stride = tuple(conv.stride)
+        self.stride, self.dilation, self.groups = tuple(conv.stride), tuple(conv.dilation), conv.groups
         self.padding = conv.padding if isinstance(conv.padding, str) else tuple(conv.padding)
-        self.dilation, self.groups = tuple(conv.dilation), conv.groups
-        self.input = InputQuantizer(dtype=dtype)
         self.register_buffer("weight", torch.zeros(conv.weight.shape, dtype=torch.int8))
         self.register_buffer("scale", torch.ones(conv.out_channels))
         self.register_buffer("bias", torch.zeros(conv.out_channels) if conv.bias is not None else None)
@@ -84,12 +81,22 @@ class QuantConv(nn.Module):
         self.scale: Tensor
         self.bias: Tensor | None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def convolve(self, x: Tensor) -> Tensor:
+        """The convolution of x as it is."""
         weight = qdq.dequantize_weight(self.weight, self.scale)
         options: Any = (self.bias, self.stride, self.padding, self.dilation, self.groups)
-        if self.rank == 1:
-            return F.conv1d(self.input(x), weight, *options)
-        return F.conv2d(self.input(x), weight, *options)
+        return F.conv1d(x, weight, *options) if weight.dim() == 3 else F.conv2d(x, weight, *options)
+
+
+class QuantConv(IntegerConv):
+    """An integer convolution with an `InputQuantizer`."""
+
+    def __init__(self, conv: nn.Conv1d | nn.Conv2d, dtype: qdq.IntegerType) -> None:
+        super().__init__(conv)
+        self.input = InputQuantizer(dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convolve(self.input(x))
 
 
 class LowRank(nn.Module):
