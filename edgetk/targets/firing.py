@@ -20,6 +20,7 @@ from edgetk.targets import binary, products
 from edgetk.targets.graph import Graph, has_subgraph, inlined, read
 from edgetk.targets.kinds import SHAPES
 from edgetk.targets.meters import _session
+from edgetk.targets.meters.agent import ort
 
 #: clips of one run, where the graph takes a batch
 BATCH = 16
@@ -227,7 +228,7 @@ def _run(content: bytes, signature: Signature, arrays: Mapping[str, np.ndarray],
         return total.reshape(0, 3)
     states = [state.output for state in signature.state]
     try:
-        session = onnxruntime.InferenceSession(content, settings, providers=[_session.PROVIDER])
+        session = onnxruntime.InferenceSession(content, settings, providers=[ort.PROVIDER])
         for feeds, start in _feeds(signature, arrays, batch):
             if start:
                 carried = {state.name: _session.initial(state) for state in signature.state}

@@ -1,9 +1,14 @@
-"""Energy counters of the processor packages, from Linux's powercap interface (RAPL): Documentation/power/powercap."""
+"""Energy counters of the processor packages, from Linux's powercap interface (RAPL): Documentation/power/powercap.
+
+Runs on the board too: standard library only, Python 3.8.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
+from edgetk.targets.power import Sensor
 
 FOLDER = Path("/sys/class/powercap")
 
@@ -25,7 +30,7 @@ class Counter:
 
     def difference(self, before: tuple[float, ...], after: tuple[float, ...]) -> float:
         """Joules between two readings, over all zones; a zone that counted lower has passed its range once."""
-        pairs = zip(before, after, self.ranges_j, strict=True)
+        pairs = zip(before, after, self.ranges_j)  # noqa: B905  Python 3.8 has no strict
         return sum(b - a if b >= a else b - a + whole for a, b, whole in pairs)
 
 
@@ -44,3 +49,28 @@ def find(folder: Path = FOLDER) -> Counter | str:
     except (OSError, ValueError) as error:
         return f"the energy counters under {folder} cannot be read ({type(error).__name__}); they are often root's alone"
     return counter
+
+
+class Packages(Sensor):
+    """The counter as a sensor: joules since it was made, through any number of passed ranges."""
+
+    unit = "J"
+    channels = ("packages",)
+
+    def __init__(self, counter: Counter) -> None:
+        self.name = counter.name
+        self._counter = counter
+        self._last = counter.joules()
+        self._total = 0.0
+
+    def read(self) -> tuple[float, ...]:
+        now = self._counter.joules()
+        self._total += self._counter.difference(self._last, now)
+        self._last = now
+        return (self._total,)
+
+
+def sensor(root: str = "/") -> Packages | str:
+    """The packages of the machine whose file system is at `root`, or why they have no counter."""
+    counter = find(Path(root) / FOLDER.relative_to("/"))
+    return counter if isinstance(counter, str) else Packages(counter)

@@ -1,33 +1,25 @@
-"""One ONNX file in ONNX Runtime, ready to be run again and again on one thread, with its state fed back."""
+"""One ONNX file in ONNX Runtime, ready to be run again and again in this process, with its state fed back."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from edgetk.core.errors import InputError
-from edgetk.core.signature import Signature, StateSpec
+from edgetk.core.signature import Signature, StateSpec, TensorSpec
+from edgetk.targets.meters.agent import ort
 
-PROVIDER = "CPUExecutionProvider"
-OPTIMIZATION = "ORT_ENABLE_ALL"
 SEED = 0
 
 
-def options(operators: Path | None = None) -> Any:
-    """One thread, sequential, all graph optimizations; errors come as exceptions, not on stderr.
+def options(operators: Path | None = None, threads: int = 1) -> Any:
+    """As the agent runs graphs, on `threads` threads.
 
     `operators` is a library of custom operators for the session. Raises InputError if it cannot be loaded.
     """
-    import onnxruntime
-
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = 1
-    settings.inter_op_num_threads = 1
-    settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, OPTIMIZATION)
-    settings.log_severity_level = 4
+    settings = ort.options(threads)
     if operators is not None:
         try:
             settings.register_custom_ops_library(str(operators))
@@ -53,7 +45,7 @@ class Runner:
         except OSError as error:
             raise InputError(f"onnxruntime: {path} must be a readable file, got {error.strerror}; check the path") from error
         try:
-            self.session = onnxruntime.InferenceSession(content, settings or options(), providers=[PROVIDER])
+            self.session = onnxruntime.InferenceSession(content, settings or options(), providers=[ort.PROVIDER])
         except Exception as error:  # the runtime's errors share no base class of their own
             raise InputError(
                 f"onnxruntime: {path.name} must be an ONNX file that it can load, got {_line(error)}; export it again"
@@ -61,25 +53,16 @@ class Runner:
         self._check_names({i.name for i in self.session.get_inputs()}, set(signature.input_names), "inputs")
         self._check_names({o.name for o in self.session.get_outputs()}, set(signature.output_names), "outputs")
         random = np.random.default_rng(SEED)
-        self._feeds = {spec.name: _random(spec.concrete(), spec.dtype, random) for spec in signature.inputs}
+        self._feeds = {spec.name: random_input(spec, random) for spec in signature.inputs}
         self._feeds |= {state.name: initial(state) for state in signature.state}
-        self._state = signature.state
-        self._outputs = [state.output for state in signature.state] + [spec.name for spec in signature.outputs]
+        state = {state.name: state.output for state in signature.state}
+        self.step = ort.Stepper(self.session, self._feeds, state, [spec.name for spec in signature.outputs]).step
         try:
             self.step()
         except Exception as error:
             raise InputError(
                 f"onnxruntime: {path.name} must run on inputs of its signature's shapes, got {_line(error)}; export it again"
             ) from error
-
-    def step(self) -> float:
-        """Run once and feed the state back; the seconds of the run alone."""
-        start = perf_counter()
-        values = self.session.run(self._outputs, self._feeds)
-        seconds = perf_counter() - start
-        for state, value in zip(self._state, values, strict=False):
-            self._feeds[state.name] = value
-        return seconds
 
     def _check_names(self, found: set[str], wanted: set[str], what: str) -> None:
         if found != wanted:
@@ -93,10 +76,12 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def _random(shape: tuple[int, ...], dtype: str, random: np.random.Generator) -> np.ndarray:
-    if dtype.startswith("float"):
-        return random.standard_normal(shape, dtype=np.float32).astype(dtype)
-    return random.integers(0, 2, shape).astype(dtype)
+def random_input(spec: TensorSpec, random: np.random.Generator) -> np.ndarray:
+    """A random value of one input: standard normal, or 0 and 1 for anything but floating point."""
+    shape = spec.concrete()
+    if spec.dtype.startswith("float"):
+        return random.standard_normal(shape, dtype=np.float32).astype(spec.dtype)
+    return random.integers(0, 2, shape).astype(spec.dtype)
 
 
 def initial(state: StateSpec) -> np.ndarray:

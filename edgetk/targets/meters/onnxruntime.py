@@ -1,26 +1,32 @@
-"""Times ONNX files on this machine: ONNX Runtime, CPU provider, one thread, one inference (or one step) at batch 1."""
+"""A quick look at ONNX files in this process: ONNX Runtime, CPU provider, one inference (or one step) at batch 1.
+
+For figures with memory, energy and the state of the board there is the agent: `edgetk bench`.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from edgetk.core.errors import UsageError
 from edgetk.core.figures import Measured, Missing
 from edgetk.core.signature import Signature
 from edgetk.targets import machine, powercap
+from edgetk.targets.meters._figures import MIN_RUNS
+from edgetk.targets.meters._layers import OperatorTime
+from edgetk.targets.meters.agent import ort
+from edgetk.targets.meters.agent.timing import MAX_RUNS, WARMUP_RUNS, pin, run_for
 
 if TYPE_CHECKING:
     from edgetk.targets.meters._session import Runner
 
-#: Fewer samples than this are no distribution: the figure is Missing.
-MIN_RUNS = 20
-_MAX_RUNS = 10_000
-_WARMUP = 5
 _BLOCK_S = 5e-3
 _WINDOW_S = 0.05  # powercap counters move about once a millisecond: 2 % of this window
 
@@ -29,13 +35,18 @@ _WINDOW_S = 0.05  # powercap counters move about once a millisecond: 2 % of this
 class OnnxRuntime:
     """Median and p95 latency, real-time factor of a stream, energy where the machine has a readable counter.
 
-    `counters` is the folder of Linux's powercap interface; `operators` a library of custom operators that every session
-    registers (None: such operators run as the bodies that the file has for them).
+    counters   the folder of Linux's powercap interface
+    operators  a library of custom operators that every session registers (None: such operators run as the bodies that the
+               file has for them)
+    threads    of the session
+    cores      processors that this process keeps to while it measures; empty: as they are
     """
 
     name: str = "onnxruntime"
     counters: Path = field(default=powercap.FOLDER)
     operators: Path | None = None
+    threads: int = 1
+    cores: tuple[int, ...] = ()
 
     def available(self) -> str | None:
         """None if onnxruntime can be imported, else why not."""
@@ -50,10 +61,14 @@ class OnnxRuntime:
         from edgetk.targets.meters import _session
         from edgetk.targets.meters._session import Runner
 
-        runner = Runner(path, signature, _session.options(self.operators))
-        warmup = _run(runner, budget_s / 10, at_least=_WARMUP)
-        samples = _run(runner, budget_s * 0.9)
-        native = {"operators": self.operators.name} if self.operators else {}
+        with _kept_to(self.cores):
+            return self._measure(Runner(path, signature, _session.options(self.operators, self.threads)), signature, budget_s)
+
+    def _measure(self, runner: Runner, signature: Signature, budget_s: float) -> Sequence[Measured | Missing]:
+        warmup = run_for(runner.step, budget_s / 10, at_least=WARMUP_RUNS)
+        samples = run_for(runner.step, budget_s * 0.9)
+        native: dict[str, Any] = {"operators": self.operators.name} if self.operators else {}
+        native |= {"threads": self.threads, **({"cores": list(self.cores)} if self.cores else {})}
         latency = _latency(samples, len(warmup), signature, budget_s, native)
         figures: list[Measured | Missing] = [latency]
         if signature.period_s:
@@ -70,17 +85,31 @@ class OnnxRuntime:
         samples = []
         for _ in range(MIN_RUNS):
             before = counter.joules()
-            runs = len(_run(runner, _WINDOW_S, at_most=None))
+            runs = len(run_for(runner.step, _WINDOW_S, at_most=None))
             samples.append(counter.difference(before, counter.joules()) / runs)
         if min(samples) <= 0:
             return Missing("energy", "the powercap counter did not move during a window of 50 ms", machine.cpu_model())
-        sensor = {"sensor": counter.name, "window_s": _WINDOW_S, "idle": "not subtracted"}
+        sensor = {"threads": self.threads, "sensor": counter.name, "window_s": _WINDOW_S, "idle": "not subtracted"}
         return _measured(
             "energy", float(np.median(samples)), float(np.percentile(samples, 95)), len(samples), warmup, signature, sensor
         )
 
 
 METER = OnnxRuntime()
+
+
+@contextmanager
+def _kept_to(cores: Sequence[int]) -> Iterator[None]:
+    """This process on some cores alone. Raises UsageError for cores there are not."""
+    before = os.sched_getaffinity(0)
+    try:
+        pin(cores)
+    except ValueError as error:
+        raise UsageError(f"onnxruntime: {error}; correct them") from error
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def interleaved(
@@ -94,27 +123,15 @@ def interleaved(
     from edgetk.targets.meters._session import Runner
 
     runners = {name: Runner(path, signatures[name]) for name, path in paths.items()}
-    warmup = {name: _run(runner, budget_s / 10, at_least=_WARMUP) for name, runner in runners.items()}
+    warmup = {name: run_for(runner.step, budget_s / 10, at_least=WARMUP_RUNS) for name, runner in runners.items()}
     samples: dict[str, list[float]] = {name: [] for name in paths}
     end = perf_counter() + 0.9 * budget_s * len(paths)
-    while perf_counter() < end and any(len(s) < _MAX_RUNS for s in samples.values()):
+    while perf_counter() < end and any(len(s) < MAX_RUNS for s in samples.values()):
         for name, runner in runners.items():
-            turn = _run(runner, _BLOCK_S)
+            turn = run_for(runner.step, _BLOCK_S)
             samples[name] += turn[1:] if len(turn) > 2 else turn
     interleaving = {"interleaved_with": sorted(paths), "turn_s": _BLOCK_S}
     return {name: _latency(samples[name], len(warmup[name]), signatures[name], budget_s, interleaving) for name in paths}
-
-
-@dataclass(frozen=True)
-class OperatorTime:
-    """One operator of the graph as the runtime runs it: `dtype` is that of its first input, `share` of the summed time."""
-
-    name: str
-    op_type: str
-    dtype: str
-    mean_s: float
-    share: float
-    n: int
 
 
 def profile(path: Path, signature: Signature, runs: int = 50) -> tuple[OperatorTime, ...]:
@@ -129,35 +146,10 @@ def profile(path: Path, signature: Signature, runs: int = 50) -> tuple[OperatorT
         settings.enable_profiling = True
         settings.profile_file_prefix = str(Path(folder) / "profile")
         runner = _session.Runner(path, signature, settings)
-        for _ in range(_WARMUP + runs):
+        for _ in range(WARMUP_RUNS + runs):
             runner.step()
         events = json.loads(Path(runner.session.end_profiling()).read_text(encoding="utf-8"))
-    seen: dict[str, list[dict[str, Any]]] = {}
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            seen.setdefault(event["name"].removesuffix("_kernel_time"), []).append(event)
-    timed = {name: calls[-runs:] for name, calls in seen.items()}
-    mean = {name: 1e-6 * sum(c["dur"] for c in calls) / len(calls) for name, calls in timed.items()}
-    total = sum(mean.values()) or 1.0
-    rows = [
-        OperatorTime(name, calls[0]["args"]["op_name"], _input_dtype(calls[0]), mean[name], mean[name] / total, len(calls))
-        for name, calls in timed.items()
-    ]
-    return tuple(sorted(rows, key=lambda row: -row.mean_s))
-
-
-def _input_dtype(event: Mapping[str, Any]) -> str:
-    inputs = event["args"].get("input_type_shape") or [{}]
-    name = next(iter(inputs[0]), "")
-    return {"float": "float32", "double": "float64"}.get(name, name)
-
-
-def _run(runner: Runner, budget_s: float, at_least: int = 1, at_most: int | None = _MAX_RUNS) -> list[float]:
-    samples: list[float] = []
-    end = perf_counter() + budget_s
-    while len(samples) < at_least or (perf_counter() < end and (at_most is None or len(samples) < at_most)):
-        samples.append(runner.step())
-    return samples
+    return tuple(OperatorTime(**row) for row in ort.operators(events, runs))
 
 
 def _latency(
@@ -198,9 +190,9 @@ def _measured(
     conditions = {
         "threads": 1,
         "batch": 1,
-        "provider": _session.PROVIDER,
+        "provider": ort.PROVIDER,
         "onnxruntime": onnxruntime.__version__,
-        "graph_optimization": _session.OPTIMIZATION,
+        "graph_optimization": ort.OPTIMIZATION,
         "cpu": machine.cpu_model(),
         "load_average": machine.load_average(),
         "input": f"random normal, seed {_session.SEED}",
