@@ -1,4 +1,4 @@
-"""What a user calls a model, opened: a zoo name, "package.module:function", a .safetensors or an .onnx file."""
+"""What a user calls a model, opened: a zoo name, "package.module:function", a .safetensors or .onnx file, a folder."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ def open_model(text: str, task: str | None = None, labels: Sequence[str] | None 
         bundle = _open_graph(Path(text))
     elif ":" in text:
         bundle = _call(text)
+    elif (Path(text) / "config.json").is_file():
+        bundle = _open_folder(Path(text), task or "", labels)
     else:
         bundle = _open_zoo(text, labels, trained)
     if task and not bundle.task:
@@ -57,8 +59,10 @@ def files(text: str) -> dict[str, str]:
         path: Path | None = Path(text)
     elif ":" in text:
         path = _module_file(text.partition(":")[0])
+    elif (Path(text) / "config.json").is_file():
+        path = Path(text) / "model.safetensors"
     else:
-        path = WEIGHTS / f"{text}.safetensors"
+        path = _weights(text)
     return {path.name: sha256(path.read_bytes()).hexdigest()} if path is not None and path.is_file() else {}
 
 
@@ -86,8 +90,8 @@ def _open_zoo(name: str, labels: Sequence[str] | None, trained: bool) -> Bundle:
         )
     build = registry.load("model", family)
     variants = getattr(registry.load_module("model", family), "VARIANTS", {"base": None})
-    variant = name.removeprefix(family).removeprefix("-") or "base"
-    weights = WEIGHTS / f"{name}.safetensors"
+    variant = name.removeprefix(family).removeprefix("-") or _default(family)
+    weights = _weights(name)
     if trained and weights.is_file():
         shipped = load_model(weights)
         return replace(shipped, source={**shipped.source, "weights": weights.name})
@@ -96,6 +100,31 @@ def _open_zoo(name: str, labels: Sequence[str] | None, trained: bool) -> Bundle:
         raise UnknownName(f"model {name!r}: {family} has no variant {variant!r}; {closest(name, siblings)}")
     bundle: Bundle = build(variant, classes=len(labels)) if labels else build(variant)
     return replace(bundle, labels=tuple(labels or ()), source={**bundle.source, "weights": "untrained"})
+
+
+def _open_folder(folder: Path, task: str, labels: Sequence[str] | None) -> Bundle:
+    """Pretrained weights as others publish them: the first family with an `open_folder` that knows the folder's kind."""
+    for family, entry in registry.entries("model").items():
+        opener = None if entry.problem() else getattr(registry.load_module("model", family), "open_folder", None)
+        if opener is not None and (bundle := opener(folder, task, len(labels) if labels else 2)) is not None:
+            return replace(bundle, labels=tuple(labels or ()))
+    raise InputError(
+        f"model {folder}: must be a folder of pretrained weights (config.json and model.safetensors), got another kind; "
+        "name a .safetensors or .onnx file, or a zoo model"
+    )
+
+
+def _default(family: str) -> str:
+    """The variant that a family's name alone stands for: "base", or what its module says as `DEFAULT`."""
+    return str(getattr(registry.load_module("model", family), "DEFAULT", "base"))
+
+
+def _weights(name: str) -> Path:
+    """Where the weights of a zoo name are, if they ship."""
+    if name in registry.entries("model") and registry.entries("model")[name].problem() is None:
+        default = _default(name)
+        name = name if default == "base" else f"{name}-{default}"
+    return WEIGHTS / f"{name}.safetensors"
 
 
 def _open_graph(path: Path) -> Bundle:

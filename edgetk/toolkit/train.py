@@ -159,7 +159,7 @@ def _plan(options: Options) -> _Plan:
             f"choose --recipe {' or '.join(fitting) or 'FILE with task = ' + repr(options.task)}"
         )
     bundle = _student(options, data, recipe.schedule.seed)
-    further = options.model.endswith(".safetensors") or ":" in options.model
+    further = options.model.endswith(".safetensors") or ":" in options.model or Path(options.model).is_dir()
     settings = {
         "model": bundle.name,
         "source": dict(bundle.source),

@@ -103,3 +103,18 @@ def binary_pictures(folder: Path) -> Path:
         records[:, 0] = np.arange(20) // 2  # one of every class is left when every tenth is held out
         records.tofile(folder / name)
     return folder
+
+
+def texts(folder: Path, name: str) -> Path:
+    """Made-up texts of a task in its published layout: 45 to train on and 45 to test on."""
+    layout = registry.load("task", name).layout
+    for part in ("train", "dev"):
+        lines = ["a header"] if layout.header else []
+        for i in range(45):
+            fields = ["a field"] * layout.columns
+            for column in layout.texts:
+                fields[column] = f"{part} text {i}"
+            fields[layout.label] = layout.labels[i % 2]
+            lines.append("\t".join(fields))
+        (folder / f"{part}.tsv").write_text("\n".join(lines) + "\n")
+    return folder

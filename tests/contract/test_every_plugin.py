@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,10 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
 }
 
 #: data for tasks that embed none
-FOLDERS: Mapping[str, Callable[[Path], Path]] = {"cifar10": contract_models.binary_pictures}
+FOLDERS: Mapping[str, Callable[[Path], Path]] = {
+    "cifar10": contract_models.binary_pictures,
+    **{name: partial(contract_models.texts, name=name) for name in ("cola", "mrpc", "rte", "sst2")},
+}
 
 
 def _variants() -> list[tuple[str, str]]:

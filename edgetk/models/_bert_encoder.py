@@ -1,0 +1,180 @@
+"""A BERT-type encoder with a classifier on top: token numbers in, class scores out; every linear map is an `nn.Linear`.
+
+Source: Devlin et al. 2018, arXiv:1810.04805 (norms behind the sums, as published). The pooled vector is the mean over the real
+tokens, as sentence encoders have it (Reimers & Gurevych 2019, arXiv:1908.10084, section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgetk.core.errors import UsageError
+from edgetk.models.layers.attention import merge_heads, split_heads
+
+PAD, SEP = 0, 102
+#: what is added to the score of a padded token: exp() of it is 0 in float32, and it is finite in float16
+MASKED: Final = -3e4
+
+
+@dataclass(frozen=True)
+class Config:
+    """The defaults are MiniLM-L6's shape (Wang et al. 2020, arXiv:2002.10957: 6 layers of 384).
+
+    `length` tokens of an input; `positions` rows of the position table, at least as many; `classes` 0: the pooled vector
+    itself comes out.
+    """
+
+    length: int = 64
+    classes: int = 2
+    vocabulary: int = 30522
+    positions: int = 512
+    dim: int = 384
+    layers: int = 6
+    heads: int = 12
+    ffn: int = 1536
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.dim % self.heads:
+            raise UsageError(f"bert: dim must be a multiple of heads, got {self.dim} and {self.heads}; change one of them")
+        if not 2 <= self.length <= self.positions:
+            raise UsageError(
+                f"bert: length must be in [2, {self.positions}], as many as there are positions, got {self.length}; correct it"
+            )
+
+
+class Embeddings(nn.Module):
+    """norm(word + position + segment): tokens (B, T) int64 -> (B, T, C). The second segment begins after the first [SEP]."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.word = nn.Embedding(config.vocabulary, config.dim)
+        self.position = nn.Embedding(config.positions, config.dim)
+        self.segment = nn.Embedding(2, config.dim)
+        self.norm = nn.LayerNorm(config.dim, eps=1e-12)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        ends = (tokens == SEP).to(torch.int64)
+        before = ends.cumsum(1) - ends  # how many [SEP] come before a token
+        second = (before == 1) & (tokens != PAD)
+        segments = torch.where(second[..., None], self.segment.weight[1], self.segment.weight[0])
+        x = self.word(tokens) + self.position.weight[: tokens.shape[1]] + segments
+        y: Tensor = self.dropout(self.norm(x))
+        return y
+
+
+class Attention(nn.Module):
+    """Softmax attention of x (B, T, C) with `mask` (B, 1, 1, T) added to the scores; the heads' sum before residual and norm."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.query = nn.Linear(config.dim, config.dim)
+        self.key = nn.Linear(config.dim, config.dim)
+        self.value = nn.Linear(config.dim, config.dim)
+        self.output = nn.Linear(config.dim, config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        q, k, v = (split_heads(part, self.heads) for part in (self.query(x), self.key(x), self.value(x)))
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1) + mask.to(q.dtype)
+        weights = self.dropout(torch.softmax(scores, dim=-1).to(v.dtype))
+        y: Tensor = self.output(merge_heads(weights @ v))
+        return y
+
+
+class Layer(nn.Module):
+    """x = norm(x + attention(x)); x = norm(x + down(gelu(up(x))))."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.attention = Attention(config)
+        self.attention_norm = nn.LayerNorm(config.dim, eps=1e-12)
+        self.up = nn.Linear(config.dim, config.ffn)
+        self.down = nn.Linear(config.ffn, config.dim)
+        self.norm = nn.LayerNorm(config.dim, eps=1e-12)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = self.attention_norm(x + self.dropout(self.attention(x, mask)))
+        y: Tensor = self.norm(x + self.dropout(self.down(F.gelu(self.up(x)))))
+        return y
+
+
+class BertEncoder(nn.Module):
+    """Token numbers (B, T), in any number format, -> class scores (B, K), or the pooled vector (B, C) without classes.
+
+    Padding is token 0; numbers outside of the vocabulary count as its first or last one.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(config.dim, config.classes) if config.classes else None
+        self.apply(_initialise)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """(B, T) int64, each in the vocabulary."""
+        return x.to(torch.int64).clamp(0, self.config.vocabulary - 1)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Token numbers (B, T) -> the last layer's vectors (B, T, C)."""
+        tokens = self.tokens(x)
+        mask = (tokens == PAD).to(torch.float32)[:, None, None, :] * MASKED
+        states = self.embeddings(tokens)
+        for layer in self.layers:
+            states = layer(states, mask)
+        y: Tensor = states
+        return y
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """Token numbers (B, T) -> mean of the real tokens' vectors (B, C)."""
+        states = self.encode(x)
+        real = (self.tokens(x) != PAD).to(states.dtype)[..., None]
+        return (states * real).sum(1) / real.sum(1).clamp_min(1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.pooled(x)
+        y: Tensor = pooled if self.head is None else self.head(self.dropout(pooled))
+        return y
+
+    def matrices(self) -> tuple[str, ...]:
+        """Names of the encoder's linear layers, in order of computation: what factorization and pruning work on."""
+        return tuple(name for name, m in self.layers.named_modules(prefix="layers") if isinstance(m, nn.Linear))
+
+
+def _initialise(layer: nn.Module) -> None:
+    """Normal weights of standard deviation 0.02, biases zero, as published."""
+    if isinstance(layer, nn.Linear | nn.Embedding):
+        nn.init.normal_(layer.weight, std=0.02)
+    if isinstance(layer, nn.Linear) and layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+#: Hugging Face's name of a part -> ours; `{}` is the layer's number
+NAMES: Final[Mapping[str, str]] = {
+    "embeddings.word_embeddings": "embeddings.word",
+    "embeddings.position_embeddings": "embeddings.position",
+    "embeddings.token_type_embeddings": "embeddings.segment",
+    "embeddings.LayerNorm": "embeddings.norm",
+    "encoder.layer.{}.attention.self.query": "layers.{}.attention.query",
+    "encoder.layer.{}.attention.self.key": "layers.{}.attention.key",
+    "encoder.layer.{}.attention.self.value": "layers.{}.attention.value",
+    "encoder.layer.{}.attention.output.dense": "layers.{}.attention.output",
+    "encoder.layer.{}.attention.output.LayerNorm": "layers.{}.attention_norm",
+    "encoder.layer.{}.intermediate.dense": "layers.{}.up",
+    "encoder.layer.{}.output.dense": "layers.{}.down",
+    "encoder.layer.{}.output.LayerNorm": "layers.{}.norm",
+}
+
+__all__ = ["MASKED", "NAMES", "PAD", "SEP", "Attention", "BertEncoder", "Config", "Embeddings", "Layer"]

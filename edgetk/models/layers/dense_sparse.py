@@ -1,0 +1,271 @@
+"""Linear layers whose matrix is a small dense one times a sparse one with as many non-zeros in each line, and their bits.
+
+Source: DSFormer, Chand, Prabhu & Kumar 2023, arXiv:2312.13211; the layout is a design choice (docs/dsformer.md). For y = x W
+with W (n, m), the dense factor D spans the shorter axis:
+
+    m >= n   W = D S,      D (n, r), S (r, m) with s non-zeros in each column    y = (x D) S       "outputs": a line per output
+    n > m    W = S^T D^T,  D (m, r), S (r, n) with s non-zeros in each column    y = (x S^T) D^T   "inputs":  a line per input
+
+A line is a column of S: `values` (lines, s) and `indices` (lines, s) (ELL format: no row pointers). Bits of a file:
+b_D * short * r + lines * s * (b_S + index bits), with ceil(log2 r) index bits, or ceil(log2 (r / s)) where the atoms are in s
+groups with one non-zero each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from edgetk.core.errors import PreconditionError, UsageError
+from edgetk.models.layers import operators
+
+Side = Literal["outputs", "inputs"]
+
+#: bits of a float32
+FLOAT = 32
+
+
+@dataclass(frozen=True)
+class Group:
+    """The factorization of the matrices of `layers`, which read one input and share a dictionary, side by side as (n, m).
+
+    short   length of the shorter axis, which the dictionary spans
+    lines   length of the longer one: columns of S
+    rank    r, atoms of the dictionary
+    nonzeros  s, coefficients of a line
+    grouped True: atoms lie in s groups of r / s, and a line has one of each
+    """
+
+    layers: tuple[str, ...]
+    side: Side
+    short: int
+    lines: int
+    rank: int
+    nonzeros: int
+    grouped: bool = False
+
+    def __post_init__(self) -> None:
+        if self.side not in get_args(Side):
+            raise UsageError(f"dense-sparse: side must be outputs or inputs, got {self.side!r}; correct it")
+        if not 1 <= self.nonzeros <= self.rank:
+            raise UsageError(
+                f"dense-sparse: non-zeros of a line must be in [1, rank], got {self.nonzeros} of {self.rank}; correct them"
+            )
+        if self.grouped and self.rank % self.nonzeros:
+            raise UsageError(
+                f"dense-sparse: groups need a rank that is a multiple of the non-zeros, got {self.rank} and {self.nonzeros}; "
+                "correct them"
+            )
+
+    @property
+    def index_bits(self) -> int:
+        return index_bits(self.rank, self.nonzeros, self.grouped)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one input vector: n r + m s, or m r + n s."""
+        return self.short * self.rank + self.lines * self.nonzeros
+
+    def bits(self, dense: int = FLOAT, sparse: int = FLOAT, indices: bool = True) -> int:
+        """Stored bits, without biases and scales; `dense` and `sparse` of one number, indices counted unless told otherwise."""
+        each = sparse + (self.index_bits if indices else 0)
+        return dense * self.short * self.rank + self.lines * self.nonzeros * each
+
+    def ratio(self, indices: bool = True) -> float:
+        """How many times fewer bits than the dense float32 matrix."""
+        return FLOAT * self.short * self.lines / self.bits(indices=indices)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "layers": list(self.layers)}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Group:
+        return cls(**{**data, "layers": tuple(data["layers"])})
+
+
+def index_bits(rank: int, nonzeros: int, grouped: bool = False) -> int:
+    """Bits that name one atom of `rank`, or of its group."""
+    return math.ceil(math.log2(rank // nonzeros if grouped else rank))
+
+
+def most_nonzeros(short: int, lines: int, rank: int, ratio: float, grouped: bool = False) -> int:
+    """The largest s within 1 / `ratio` of the dense float32 bits; 0 where the dictionary alone is too large."""
+    left = FLOAT * short * lines / ratio - FLOAT * short * rank
+    if not grouped:
+        return max(0, min(rank, int(left / (lines * (FLOAT + index_bits(rank, 1))))))
+    fits = [s for s in range(1, rank + 1) if rank % s == 0 and lines * s * (FLOAT + index_bits(rank, s, True)) <= left]
+    return max(fits, default=0)
+
+
+def svd_rank(n: int, m: int, ratio: float) -> int:
+    """The rank of a plain pair with 1 / `ratio` of the weights of (n, m)."""
+    return int(n * m / (ratio * (n + m)))
+
+
+class SparseFactor(nn.Module):
+    """A sparse matrix (lines, width) with `nonzeros` in each line; in a file, indices take `bits` each.
+
+    "outputs": z (…, width) -> (…, lines);  "inputs": z (…, lines) -> (…, width). In an exported graph it is one operator,
+    `edgetk::DenseSparseMatMul` or, of inputs, `edgetk::DenseSparseMatMulByRow`.
+    """
+
+    def __init__(self, lines: int, width: int, nonzeros: int, side: Side, grouped: bool = False) -> None:
+        super().__init__()
+        self.lines, self.width, self.nonzeros, self.side, self.grouped = lines, width, nonzeros, side, grouped
+        self.bits = index_bits(width, nonzeros, grouped)
+        self.values = nn.Parameter(torch.zeros(lines, nonzeros))
+        first = torch.arange(nonzeros) * (width // nonzeros if grouped else 1)
+        kind = torch.uint8 if width <= 256 else torch.int16
+        self.register_buffer("indices", first.expand(lines, nonzeros).to(kind).contiguous())
+        self.indices: Tensor
+
+    def coefficients(self) -> Tensor:
+        """The values as numbers to multiply with: (lines, s)."""
+        return self.values
+
+    def matrix(self) -> Tensor:
+        """All of it, zeros included: (lines, width)."""
+        values = self.coefficients()
+        return values.new_zeros(self.lines, self.width).scatter(1, self.indices.long(), values)
+
+    def forward(self, z: Tensor) -> Tensor:
+        outputs = self.lines if self.side == "outputs" else self.width
+        if operators.wanted() and z.dtype == torch.float32:
+            like = z.new_empty(*z.shape[:-1], outputs)
+            inputs = (z, self.coefficients(), self.indices)
+            if self.side == "outputs":
+                return operators.node("DenseSparseMatMul", inputs, like=like)
+            return operators.node("DenseSparseMatMulByRow", inputs, like=like, width=self.width)
+        matrix = self.matrix().to(z.dtype)
+        return z @ (matrix.T if self.side == "outputs" else matrix)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "indices"] = pack(self._stored(), self.bits)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        packed = state_dict.get(prefix + "indices")
+        if packed is not None:
+            unpacked = unpack(packed, self.bits, self.lines * self.nonzeros).reshape(self.lines, self.nonzeros)
+            state_dict = {**state_dict, prefix + "indices": (unpacked + self._offsets()).to(self.indices.dtype)}
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def _offsets(self) -> Tensor:
+        """Where each coefficient's group begins: (s,), zeros without groups."""
+        step = self.width // self.nonzeros if self.grouped else 0
+        return torch.arange(self.nonzeros, device=self.indices.device) * step
+
+    def _stored(self) -> Tensor:
+        return self.indices.long() - self._offsets()
+
+    def extra_repr(self) -> str:
+        return f"lines={self.lines}, width={self.width}, nonzeros={self.nonzeros}, side={self.side}"
+
+
+class DenseSparseLinear(nn.Module):
+    """A linear layer as `dense` times `sparse`: x (…, inputs) -> (…, outputs). The bias is the layer's own.
+
+    `owner` is the layer whose dictionary it shares, for matrices that read one input; then it has none of its own. Only
+    "outputs" can be shared.
+    """
+
+    def __init__(self, inputs: int, outputs: int, group: Group, bias: bool, owner: DenseSparseLinear | None = None) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.side = inputs, outputs, group.side
+        r, s = group.rank, group.nonzeros
+        if group.side == "outputs":
+            self.sparse = SparseFactor(outputs, r, s, "outputs", group.grouped)
+            made = nn.Linear(inputs, r, bias=False)
+        else:
+            self.sparse = SparseFactor(inputs, r, s, "inputs", group.grouped)
+            made = nn.Linear(r, outputs, bias=False)
+        # a tuple, so that the owner's weights are not listed twice
+        self._owner = (owner,) if owner is not None else ()
+        if owner is None:
+            self.dense = made
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+
+    @property
+    def dictionary(self) -> nn.Module:
+        """The dense factor as a layer, its own or its owner's."""
+        return self._owner[0].dense if self._owner else self.dense
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.sparse(self.dictionary(x)) if self.side == "outputs" else self.dictionary(self.sparse(x))
+        return y if self.bias is None else y + self.bias
+
+    @torch.no_grad()
+    def weight(self) -> Tensor:
+        """The matrix that it stands for, as `nn.Linear` has it: (outputs, inputs). Only with a float dictionary."""
+        dense: Any = self.dictionary
+        if self.side == "outputs":
+            return self.sparse.matrix() @ dense.weight
+        product: Tensor = dense.weight @ self.sparse.matrix().T
+        return product
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Random factors for training from scratch: outputs as large as those of a fresh BERT layer."""
+        s, r = self.sparse.nonzeros, self.sparse.width
+        if not self.sparse.grouped:
+            self.sparse.indices.copy_(torch.rand(self.sparse.lines, r).argsort(1)[:, :s].sort(1).values)
+        if not self._owner:
+            nn.init.normal_(self.dense.weight, std=r**-0.5)
+        sums = s if self.side == "outputs" else r * s / self.sparse.lines
+        nn.init.normal_(self.sparse.values, std=0.02 * (r / max(sums, 1.0)) ** 0.5)
+
+
+def pack(numbers: Tensor, bits: int) -> Tensor:
+    """Non-negative integers, `bits` bits each, the lowest bit first, as bytes (uint8)."""
+    flags = (numbers.flatten().long()[:, None] >> torch.arange(bits, device=numbers.device)) & 1
+    flags = nn.functional.pad(flags.flatten(), (0, -flags.numel() % 8)).reshape(-1, 8)
+    return (flags << torch.arange(8, device=numbers.device)).sum(1).to(torch.uint8)
+
+
+def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
+    """The `count` integers (int64) that `pack` made the bytes of."""
+    flags = (packed.long()[:, None] >> torch.arange(8, device=packed.device)) & 1
+    flags = flags.flatten()[: count * bits].reshape(count, bits)
+    return (flags << torch.arange(bits, device=packed.device)).sum(1)
+
+
+def plan(body: nn.Module, layers: Sequence[str], ratio: float, rank: int | None = None, grouped: bool = False) -> Group:
+    """Sizes for the linear layers `layers`, which read one input, at `ratio`: with `rank` atoms, or two thirds of the most.
+
+    Raises PreconditionError where no line could have a coefficient.
+    """
+    shapes = [body.get_submodule(name).weight.shape for name in layers]
+    n, m = int(shapes[0][1]), sum(int(shape[0]) for shape in shapes)  # type: ignore[index,arg-type]
+    side: Side = "outputs" if m >= n else "inputs"
+    short, lines = (n, m) if m >= n else (m, n)
+    if rank is None:
+        rank = max(1, min(short, int(2 / 3 * min(short, lines / ratio))))
+    s = most_nonzeros(short, lines, rank, ratio, grouped)
+    if s < 1:
+        raise PreconditionError(
+            f"dense-sparse: {', '.join(layers)} ({n} x {m}) must have room for a coefficient a line at ratio {ratio:g} with "
+            f"{rank} atoms, got none; ask for a smaller ratio"
+        )
+    return Group(tuple(layers), side, short, lines, rank, s, grouped)
+
+
+def install(body: nn.Module, groups: Sequence[Group]) -> None:
+    """Put empty `DenseSparseLinear` in the places of `groups`, in `body` itself; the factors come afterwards."""
+    for group in groups:
+        owner: DenseSparseLinear | None = None
+        for name in group.layers:
+            old: Any = body.get_submodule(name)
+            made = DenseSparseLinear(old.in_features, old.out_features, group, old.bias is not None, owner)
+            body.set_submodule(name, made)
+            owner = owner or made
+
+
+__all__ = [
+    "FLOAT", "DenseSparseLinear", "Group", "Side", "SparseFactor", "index_bits", "install", "most_nonzeros", "pack", "plan",
+    "svd_rank", "unpack",
+]  # fmt: skip

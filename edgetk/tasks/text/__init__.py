@@ -1,0 +1,1 @@
+"""Sentences and pairs of sentences in classes: tables, WordPiece tokens and metrics. The tasks themselves are one file each."""
