@@ -107,7 +107,7 @@ def test_whole_streams_give_the_bits_of_the_row_by_row_detector(
         ({"window": 0}, "window must be at least 1 steps, got 0; raise it"),
         ({"hold": 0}, "hold must be at least 1 steps, got 0; raise it"),
         ({"refractory": -1}, "refractory must be at least 0 steps, got -1; raise it"),
-        ({"threshold": 1.0}, "threshold must be a probability between 0 and 1, got 1; 0.8 is one"),
+        ({"threshold": 1.0}, "threshold must be a probability between 0 and 1, got 1; 0.95 is one"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, float], message: str) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: "unknown" and "silence" each get this share of the number of clips of the wanted words (the data set's own preparation)
 EXTRA_SHARE: Final = 0.1
-#: which part of every background recording gives the silence of a split
+#: which part of every background recording belongs to a split
 _PARTS: Final = {"train": (0.0, 0.8), "validation": (0.8, 0.9), "test": (0.9, 1.0)}
 
 
@@ -137,6 +137,12 @@ def cut_silence(recordings: Sequence[Samples], split: str, count: int) -> list[C
     return pieces
 
 
+def part(recording: Samples, split: str) -> Samples:
+    """The part of a background recording that no other split uses."""
+    low, high = _PARTS[split]
+    return recording[int(low * len(recording)) : int(high * len(recording))]
+
+
 def _unread_silence(count: int) -> list[Clip]:
     return [Clip(f"{SILENCE}/{number}.wav", SILENCE, "background", True) for number in range(count)]
 
@@ -160,4 +166,4 @@ def balanced(clips: Sequence[Clip], classes: Sequence[int], n: int) -> list[int]
     return [position for _, _, position in sorted(order)[:n]]
 
 
-__all__ = ["Clip", "Layout", "balanced", "check_labels", "cut_silence", "name_hash", "select"]
+__all__ = ["Clip", "Layout", "balanced", "check_labels", "cut_silence", "name_hash", "part", "select"]

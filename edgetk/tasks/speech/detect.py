@@ -46,9 +46,9 @@ class Rule:
     """Settings of a detector; the unit of time is one step (10 ms)."""
 
     #: rows whose logits are averaged
-    window: int = 50
+    window: int = 60
     #: probability from which on a word counts, in (0, 1)
-    threshold: float = 0.8
+    threshold: float = 0.95
     #: steps in a row that must count for the same word
     hold: int = 1
     #: fewest steps between two detections
@@ -61,7 +61,7 @@ class Rule:
             if getattr(self, name) < least:
                 raise UsageError(f"detector: {name} must be at least {least} steps, got {getattr(self, name)}; raise it")
         if not 0.0 < self.threshold < 1.0:
-            raise UsageError(f"detector: threshold must be a probability between 0 and 1, got {self.threshold:g}; 0.8 is one")
+            raise UsageError(f"detector: threshold must be a probability between 0 and 1, got {self.threshold:g}; 0.95 is one")
 
     def watched(self, labels: Sequence[str]) -> tuple[bool, ...]:
         """Which of `labels` are watched. Raises UsageError for a word that is no label."""
