@@ -1,7 +1,7 @@
 """What each kind of plug-in promises. A plug-in module defines one agreed name; nothing is registered by hand.
 
 kind       module                      defines   contract
-model      edgetk/models/<name>.py     build     `build(variant, **config) -> Bundle`, and VARIANTS
+model      edgetk/models/<name>.py     build     `build(variant, **config) -> Bundle`, VARIANTS and, where none is "base", DEFAULT
 task       edgetk/tasks/<name>.py      TASK      `Task`
 pass       edgetk/passes/<name>.py     PASS      `Pass` (a frozen dataclass; also edgetk/quant/<name>.py)
 exporter   edgetk/export/to_<name>.py  EXPORTER  `Exporter`

@@ -83,6 +83,8 @@ class Config:
 _SMALL = Config(
     dims=(32, 64, 128), depths=(2, 2, 4), heads=(1, 2, 4), mlp_ratios=(4, 4, 3), reductions=(4, 2, 1), size=(32, 32)
 )
+#: the variant that "ecoformer" alone stands for
+DEFAULT = "kws"
 #: the task that a size is made for
 _TASKS: Mapping[str, str] = {"cifar": "cifar10", "kws": "speech-commands"}
 

@@ -106,7 +106,8 @@ def _open_folder(folder: Path, task: str, labels: Sequence[str] | None) -> Bundl
     """Pretrained weights as others publish them: the first family with an `open_folder` that knows the folder's kind."""
     for family, entry in registry.entries("model").items():
         opener = None if entry.problem() else getattr(registry.load_module("model", family), "open_folder", None)
-        if opener is not None and (bundle := opener(folder, task, len(labels) if labels else 2)) is not None:
+        bundle: Bundle | None = opener(folder, task, len(labels) if labels else 2) if opener is not None else None
+        if bundle is not None:
             return replace(bundle, labels=tuple(labels or ()))
     raise InputError(
         f"model {folder}: must be a folder of pretrained weights (config.json and model.safetensors), got another kind; "

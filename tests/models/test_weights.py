@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from edgetk.core.figures import Score
+from edgetk.tasks.images.front_end import CLASSES
 from edgetk.tasks.speech.words import WORDS_16
 from edgetk.tasks.speech_commands import TASK
 from edgetk.toolkit.calling import check_interface
@@ -22,9 +23,13 @@ from edgetk.toolkit.recipe import read
 from edgetk.toolkit.source import WEIGHTS, is_untrained, open_model
 
 #: trained from scratch, and what passes made of one of them
-TRAINED = ("ds-cnn", "lmuformer", "lmuformer-s", "lmuformer-xs")
+TRAINED = ("ds-cnn", "lmuformer", "lmuformer-s", "lmuformer-spiking", "lmuformer-spiking-s", "lmuformer-xs")
 COMPRESSED = ("lmuformer-compact",)
-NAMES = tuple(sorted(TRAINED + COMPRESSED))
+#: trained with softmax attention, then on binary codes
+HASHED = ("ecoformer-cifar", "ecoformer-kws")
+NAMES = tuple(sorted(TRAINED + COMPRESSED + HASHED))
+SPEECH = tuple(name for name in NAMES if name != "ecoformer-cifar")
+LABELS = {name: WORDS_16 if name in SPEECH else CLASSES for name in NAMES}
 
 
 def read_card(name: str) -> dict[str, Any]:
@@ -35,7 +40,7 @@ def read_card(name: str) -> dict[str, Any]:
 def test_each_file_has_a_card_and_together_they_are_small() -> None:
     assert sorted(path.stem for path in WEIGHTS.glob("*.safetensors")) == list(NAMES)
     assert sorted(path.stem for path in WEIGHTS.glob("*.json")) == list(NAMES)
-    assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) <= 8e6
+    assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) <= 13e6
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -49,8 +54,8 @@ def test_card_describes_the_file(name: str) -> None:
         "size_bytes": len(content),
     }
     assert card["parameters"] == sum(p.numel() for p in bundle.module.parameters())
-    assert tuple(card["labels"]) == bundle.labels == WORDS_16
-    assert card["task"] == bundle.task == "speech-commands"
+    assert tuple(card["labels"]) == bundle.labels == LABELS[name]
+    assert card["task"] == bundle.task == ("speech-commands" if name in SPEECH else "cifar10")
     assert card["macs"] == macs(bundle)
     assert not is_untrained(bundle)
 
@@ -60,14 +65,14 @@ def test_half_precision_is_stored_and_single_precision_is_loaded_exactly(name: s
     stored, loaded = load_file(WEIGHTS / f"{name}.safetensors"), open_model(name).module.state_dict()
     assert stored.keys() == loaded.keys()
     for key, value in stored.items():
-        assert value.dtype == (torch.float16 if value.is_floating_point() else torch.int64)
-        assert loaded[key].dtype == (torch.float32 if value.is_floating_point() else torch.int64)
+        assert value.dtype == (torch.float16 if value.is_floating_point() else loaded[key].dtype)
+        assert loaded[key].dtype == (torch.float32 if value.is_floating_point() else value.dtype)
         assert torch.equal(loaded[key], value.to(loaded[key].dtype))
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", TRAINED + HASHED)
 def test_interface_is_that_of_the_model_as_it_is_built_today(name: str) -> None:
-    bundle, fresh = open_model(name), open_model(name, labels=WORDS_16, trained=False)
+    bundle, fresh = open_model(name), open_model(name, labels=LABELS[name], trained=False)
     assert (bundle.signature, bundle.clip) == (fresh.signature, fresh.clip)
     check_interface(bundle, name)
 
@@ -124,7 +129,34 @@ def test_the_compressed_model_is_what_its_lineage_says() -> None:
     assert cards[1]["top1"] >= cards[0]["top1"] - 0.005
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_spiking_is_within_two_points_of_the_same_network_without_spikes() -> None:
+    for name in ("lmuformer", "lmuformer-s"):
+        other = read_card(name.replace("lmuformer", "lmuformer-spiking"))
+        for split in ("test", "test_all"):
+            assert other["accuracy"][split]["top1"] >= read_card(name)["training"]["median"][split] - 0.02, (name, split)
+
+
+def test_cards_of_spiking_models_say_how_often_each_group_of_neurons_fires() -> None:
+    for name in ("lmuformer-spiking", "lmuformer-spiking-s"):
+        fired, signature = read_card(name)["training"]["firing"], open_model(name).signature
+        assert len(fired["rates"]) == sum(state.name.endswith("_membrane") for state in signature.state) == 11
+        assert all(0.01 < rate < 0.99 for rate in fired["rates"].values()), name
+        assert fired["n"] >= 64
+        assert "validation" in fired["origin"]
+
+
+@pytest.mark.parametrize("name", HASHED)
+def test_binary_attention_is_within_a_point_of_the_softmax_attention_that_it_was_made_from(name: str) -> None:
+    card, bundle = read_card(name), open_model(name)
+    assert bundle.module.hash_state == "learned"
+    before = card["training"]["softmax_accuracy"]
+    for split, figures in before.items():
+        assert card["accuracy"][split]["n"] == figures["n"]
+        assert card["accuracy"][split]["top1"] >= figures["top1"] - 0.01, split
+    assert sum((WEIGHTS / f"{n}.safetensors").stat().st_size for n in HASHED) <= 3e6
+
+
+@pytest.mark.parametrize("name", SPEECH)
 def test_accuracy_on_the_embedded_sample_is_the_recorded_one(name: str) -> None:
     recorded, data = read_card(name)["accuracy"]["sample_test"], TASK.open(None)
     score = evaluate(predictor(open_model(name)), "speech-commands", data, "test")
@@ -136,7 +168,7 @@ def test_accuracy_on_the_whole_test_is_the_recorded_one() -> None:
     if "EDGETK_DATA" not in os.environ or not folder.is_dir():
         pytest.skip("EDGETK_DATA is not set to a folder that holds speech_commands/")
     data = TASK.open(folder, WORDS_16)
-    for name in ("lmuformer-s", "lmuformer-xs"):
+    for name in ("lmuformer-s", "lmuformer-spiking-s", "lmuformer-xs"):
         recorded, predict = read_card(name)["accuracy"], predictor(open_model(name))
         for key, official in (("test", True), ("test_all", False)):
             score = evaluate(predict, "speech-commands", data, "test", official)

@@ -65,6 +65,12 @@ def test_zoo_weights_are_loaded_and_count_for_the_identity(tmp_path: Path, monke
         open_model("lmuformer-xs", labels=("x", "y"))
 
 
+def test_the_name_alone_is_the_default_variant() -> None:
+    alone, named = open_model("ecoformer"), open_model("ecoformer-kws")
+    assert (alone.name, alone.source) == ("ecoformer-kws", named.source)
+    assert source.files("ecoformer") == source.files("ecoformer-kws") != {}
+
+
 def test_unknown_names_get_the_closest() -> None:
     with pytest.raises(UnknownName, match=r"model 'lmufomer': no such model; did you mean lmuformer"):
         open_model("lmufomer")

@@ -70,7 +70,10 @@ def _variants(entry: registry.Entry, row: dict[str, Any]) -> list[dict[str, Any]
     from edgetk.toolkit.source import WEIGHTS, zoo
 
     sizes = getattr(registry.load_module("model", entry.name), "VARIANTS", ())
-    rows = []
+    default = getattr(registry.load_module("model", entry.name), "DEFAULT", None)
+    rows: list[dict[str, Any]] = []
+    if default is not None:
+        row["description"] = f"{row['description']} [the name alone is {entry.name}-{default}]"
     for name, (family, variant) in zoo().items():
         if family != entry.name:
             continue
