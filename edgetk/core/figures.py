@@ -17,12 +17,17 @@ from edgetk.core import units
 METRICS = {
     "latency": "s",
     "energy": "J",
+    "energy_above_idle": "J",
     "ram": "B",
+    "rss": "B",
     "flash": "B",
     "size_on_disk": "B",
     "macs": "1",
     "parameters": "1",
     "realtime_factor": "share",
+    "duty_cycle": "share",
+    "average_power": "W",
+    "slowest_clock": "Hz",
 }
 
 
@@ -75,7 +80,10 @@ class Validation:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What `predictor` computes from operation counts and a board's data; unvalidated unless `validation` says otherwise."""
+    """What `predictor` computes from operation counts and a board's data; unvalidated unless `validation` says otherwise.
+
+    `calibrated_on` names the measurements its constants come from; "" where they come from data sheets or are assumed.
+    """
 
     metric: str
     value: float
@@ -83,10 +91,17 @@ class Predicted:
     device: str
     assumptions: tuple[str, ...] = ()
     validation: Validation | None = None
+    calibrated_on: str = ""
 
     def __str__(self) -> str:
-        trust = "unvalidated" if self.validation is None else f"median error {units.percent(self.validation.median_error, 0)}"
-        return f"{units.text(self.value, METRICS[self.metric])} predicted ({self.predictor}, {trust})"
+        return f"{units.text(self.value, METRICS[self.metric])} predicted ({self.method})"
+
+    @property
+    def method(self) -> str:
+        """The predictor, what it was calibrated on, and its validated error or "unvalidated"."""
+        found = self.validation
+        trust = "unvalidated" if found is None else f"median error {units.percent(found.median_error, 0)}"
+        return ", ".join((self.predictor, *((f"calibrated on {self.calibrated_on}",) if self.calibrated_on else ()), trust))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -98,6 +113,7 @@ class Predicted:
             "device": self.device,
             "assumptions": list(self.assumptions),
             "validation": self.validation.to_json() if self.validation else None,
+            "calibrated_on": self.calibrated_on,
         }
 
 

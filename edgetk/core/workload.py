@@ -25,6 +25,9 @@ class Op:
     rows              input vectors that meet the same weights in one inference: frames of a clip, places of a convolution
     neurons           neuron updates: spike decisions of neurons that carry a membrane on (0 for any other node)
     calls             how often it runs in one inference: more than once inside a Scan
+    groups            of a convolution: channels are cut into so many parts that don't see one another
+    source            name of the operator whose output this one reads and nobody else does; "" where there is none such
+    requantized       its output is stored as integers: what a runtime needs to run a quantized product in integers to the end
     """
 
     kind: str
@@ -40,6 +43,14 @@ class Op:
     rows: int = 1
     neurons: int = 0
     calls: int = 1
+    groups: int = 1
+    source: str = ""
+    requantized: bool = False
+
+    @property
+    def depth(self) -> int:
+        """Products in one sum: multiply-accumulates of one output element; 0 for an operator that is no product."""
+        return self.macs // self.elements if self.macs and self.elements else 0
 
     @property
     def accumulates(self) -> float:
@@ -48,8 +59,21 @@ class Op:
 
 
 @dataclass(frozen=True)
+class Buffer:
+    """One block of activation memory: needed from the operator `first` to the operator `last`, both included."""
+
+    name: str
+    size: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
 class Workload:
     """A graph as work: its operators, the peak of live activations, and the state it carries.
+
+    `buffers` are the activations with their lifetimes, in steps of the graph's own nodes: what a static memory plan is made from
+    (empty where the shapes are not known).
 
     `unknown` names every node whose work could not be counted, and why; predictors must not pass over it. `rates_from` says
     on what inputs spike rates and densities were recorded; empty where they were not.
@@ -63,6 +87,7 @@ class Workload:
     period_s: float | None = None
     unknown: tuple[str, ...] = ()
     rates_from: str = ""
+    buffers: tuple[Buffer, ...] = ()
 
     @property
     def macs(self) -> int:

@@ -17,12 +17,12 @@ from onnx import ModelProto, NodeProto, numpy_helper
 
 from edgetk.core.errors import InputError
 from edgetk.core.signature import Signature
-from edgetk.core.workload import Op, Workload
+from edgetk.core.workload import Buffer, Op, Workload
 from edgetk.targets import scan
 from edgetk.targets.firing import Activity, Firing
 from edgetk.targets.graph import Graph, has_subgraph, read, reads, stored_bytes
 from edgetk.targets.kinds import COMPARES, SELECTS, SHAPES, VIEWS
-from edgetk.targets.liveness import peak_bytes
+from edgetk.targets.liveness import buffers, peak_bytes
 from edgetk.targets.neurons import updates
 from edgetk.targets.products import FACTORS, INTEGER, activations, attributes, einsum_macs, factors, macs, rows
 
@@ -73,10 +73,10 @@ def count(model: ModelProto, signature: Signature | None = None, firing: Firing 
     unknown: list[str] = []
     ops: list[Op] = []
     levels = _walk(_Level(graph), recorded, ops, unknown)
-    peak = 0
+    alive: tuple[Buffer, ...] = ()
     missing = [name for name in (*graph.inputs, *graph.maker) if name and name not in graph.shape]
     if not missing:
-        peak = _peak(_Level(graph), frozenset(graph.roots) | frozenset(states))
+        alive = _buffers(_Level(graph), frozenset(graph.roots) | frozenset(states))
     else:
         unknown.append(f"peak of live activations: the shape of {missing[0]} and {len(missing) - 1} more cannot be inferred")
     used = {
@@ -91,11 +91,12 @@ def count(model: ModelProto, signature: Signature | None = None, firing: Firing 
         ops=tuple(ops),
         weight_bytes=sum(holder.constant_bytes(name) for (_, name), holder in used.items()),
         parameters=sum(_parameters(holder, home[1]) for home, holder in used.items() if home not in helpers),
-        peak_activation_bytes=peak,
+        peak_activation_bytes=peak_bytes(alive),
         state_bytes=sum(stored_bytes(graph.elements(name), graph.dtype[name]) for name in states if name in graph.shape),
         period_s=signature.period_s if signature else _period_s(model),
         unknown=tuple(unknown),
         rates_from=str(firing) if firing else "",
+        buffers=alive,
     )
 
 
@@ -113,6 +114,7 @@ def _walk(level: _Level, recorded: Mapping[str, Activity], ops: list[Op], unknow
             replace(
                 op,
                 name=level.prefix + op.name,
+                source=op.source and level.prefix + op.source,
                 macs=op.macs * level.calls,
                 elements=op.elements * level.calls,
                 activation_bytes=op.activation_bytes * level.calls,
@@ -139,15 +141,38 @@ def _recorded(graph: Graph, firing: Firing | None) -> Mapping[str, Activity]:
     return firing.products
 
 
-def _peak(level: _Level, elsewhere: frozenset[str]) -> int:
-    """Peak of live activations of a graph, what the bodies in it need while they run included."""
+def _buffers(level: _Level, elsewhere: frozenset[str]) -> tuple[Buffer, ...]:
+    """Activations of a graph with their lifetimes, what the bodies in it need while they run included."""
     graph = level.graph
     inside = {
-        node.output[0]: _peak(body, frozenset(body.graph.roots) | scan.elsewhere(node))
+        node.output[0]: peak_bytes(_buffers(body, frozenset(body.graph.roots) | scan.elsewhere(node)))
         for node in graph.nodes
         if scan.is_scan(node) and _problem(graph, node) is None and (body := level.inside(node)).graph.is_known
     }
-    return peak_bytes(graph.nodes, graph.inputs, graph.outputs, elsewhere, graph.tensor_bytes, inside)
+    return buffers(graph.nodes, graph.inputs, graph.outputs, elsewhere, graph.tensor_bytes, inside)
+
+
+def _source(graph: Graph, node: NodeProto) -> str:
+    """Name of the operator whose output this one reads and nobody else does, seen through views and merged conversions."""
+    inputs = [name for name in node.input if name and name not in graph.roots]
+    if len(inputs) != 1:
+        return ""
+    name = inputs[0]
+    while (maker := graph.maker.get(name)) is not None:
+        if len(graph.readers.get(name, ())) != 1 or name in graph.outputs:
+            return ""
+        if maker.op_type not in VIEWS and not _is_merged(graph, maker):
+            return _name(maker)
+        name = maker.input[0]
+    return ""
+
+
+def _requantized(graph: Graph, node: NodeProto) -> bool:
+    """True where all that reads the output of a node, a rectifier aside, is one QuantizeLinear."""
+    name = node.output[0]
+    while len(readers := graph.readers.get(name, ())) == 1 and readers[0].op_type in (*VIEWS, "Relu", "Clip"):
+        name = readers[0].output[0]
+    return [reader.op_type for reader in readers] == ["QuantizeLinear"]
 
 
 def _name(node: NodeProto) -> str:
@@ -228,7 +253,16 @@ def _op(graph: Graph, node: NodeProto, counted: bool) -> Op:
         dtype=dtype,
         sparsity=sparsity,
         rows=rows(graph, node) if counted and node.op_type in FACTORS else 1,
+        groups=_groups(node),
+        source=_source(graph, node),
+        requantized=node.op_type in FACTORS and _requantized(graph, node),
     )
+
+
+def _groups(node: NodeProto) -> int:
+    group = attributes(node).get("group", 1) if node.op_type in FACTORS else 1
+    assert isinstance(group, int)
+    return group
 
 
 def _sparsity(graph: Graph, name: str) -> float:

@@ -1,4 +1,4 @@
-"""Peak of live activations: walk the nodes in order and add up the tensors that are still needed.
+"""Live activations: walk the nodes in order, and say from which node to which each tensor is needed.
 
 A tensor lives from the node that makes it to the last that reads it. Views share the memory of their input, and so do a
 Quantize or Dequantize and the tensor it is merged with; nothing else is done in place.
@@ -10,24 +10,55 @@ from collections.abc import Callable, Mapping, Sequence
 
 from onnx import NodeProto
 
+from edgetk.core.workload import Buffer
 from edgetk.targets.graph import reads
 
 _SHARED = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "QuantizeLinear", "DequantizeLinear"})
 
 
-def peak_bytes(
+def buffers(
     nodes: Sequence[NodeProto],
     inputs: Sequence[str],
     outputs: Sequence[str],
     elsewhere: frozenset[str],
     size: Callable[[str], int],
     inside: Mapping[str, int] | None = None,
-) -> int:
-    """Largest sum of `size` over the tensors alive at one node, without those in `elsewhere` (constants, carried state).
+) -> tuple[Buffer, ...]:
+    """The memory of the tensors of a graph, without those in `elsewhere` (constants, carried state), by the step they are made in.
 
     An input is alive until its last reader, an output from its maker to the end. `inside` gives, by its first output, what
     the body of a node needs while it runs.
     """
+    owner = _owners(nodes, inputs, outputs, elsewhere)
+    sizes: dict[str, int] = {}
+    first = dict.fromkeys(inputs, 0)
+    last: dict[str, int] = {}
+    for step, node in enumerate(nodes):
+        for name in (*reads(node), *node.output):
+            if name in owner and name and name not in elsewhere:
+                root = owner[name]
+                sizes[root] = max(sizes.get(root, 0), size(name))
+                first.setdefault(root, step)
+                last[root] = step
+    for name in outputs:
+        if name in owner and owner[name] in last:
+            last[owner[name]] = max(len(nodes) - 1, 0)
+    found = [Buffer(name, sizes[name], first[name], last[name]) for name in sizes]
+    steps = {node.output[0]: step for step, node in enumerate(nodes)}
+    found += [Buffer(f"{name}/body", need, steps[name], steps[name]) for name, need in (inside or {}).items() if need]
+    return tuple(sorted(found, key=lambda buffer: (buffer.first, buffer.name)))
+
+
+def peak_bytes(found: Sequence[Buffer]) -> int:
+    """Largest sum of what is alive at one step."""
+    starts = {buffer.first for buffer in found}
+    return max((sum(b.size for b in found if b.first <= step <= b.last) for step in starts), default=0)
+
+
+def _owners(
+    nodes: Sequence[NodeProto], inputs: Sequence[str], outputs: Sequence[str], elsewhere: frozenset[str]
+) -> dict[str, str]:
+    """Whose memory each tensor lies in: its own, or that of the tensor it is a view of."""
     readers: dict[str, int] = {}
     for node in nodes:
         for name in set(reads(node)):
@@ -42,22 +73,4 @@ def peak_bytes(
             if node.op_type == "DequantizeLinear" and name in outputs:
                 shares = False
             owner[name] = owner[source] if shares else name
-    sizes: dict[str, int] = {}
-    last: dict[str, int] = {}
-    for step, node in enumerate(nodes):
-        for name in (*reads(node), *node.output):
-            if name in owner and name and name not in elsewhere:
-                root = owner[name]
-                sizes[root] = max(sizes.get(root, 0), size(name))
-                last[root] = step
-    for name in outputs:
-        if name in owner and owner[name] in last:
-            last[owner[name]] = len(nodes)
-    alive = {owner[name] for name in inputs if owner[name] in last}
-    peak = sum(sizes[name] for name in alive)
-    extra = inside or {}
-    for step, node in enumerate(nodes):
-        alive |= {owner[name] for name in node.output if name in owner and owner[name] in last}
-        peak = max(peak, sum(sizes[name] for name in alive) + extra.get(node.output[0], 0))
-        alive = {name for name in alive if last[name] > step}
-    return peak
+    return owner

@@ -147,8 +147,7 @@ def predicted_tables(
     tables: dict[str, dict[tuple[str, str], dict[str, str]]] = {}
     for artifact, target, figure in rows:
         if METRICS[figure.metric] != "1":
-            by = str(figure).partition(" predicted (")[2].removesuffix(")")
-            tables.setdefault(by, {}).setdefault((artifact, target), {})[figure.metric] = predicted(figure)
+            tables.setdefault(figure.method, {}).setdefault((artifact, target), {})[figure.metric] = predicted(figure)
     made = {}
     for by, table in tables.items():
         metrics = [m for m in METRICS if any(m in cells for cells in table.values())]

@@ -25,7 +25,8 @@ def figure_from_json(data: Mapping[str, Any]) -> Figure:
     if data["kind"] == "predicted":
         seen = data["validation"]
         validation = Validation(seen["n"], seen["median_error"], seen["where"]) if seen else None
-        return Predicted(metric, data["predicted"], data["predictor"], data["device"], tuple(data["assumptions"]), validation)
+        assumptions, calibrated_on = tuple(data["assumptions"]), data.get("calibrated_on", "")  # older reports say nothing
+        return Predicted(metric, data["predicted"], data["predictor"], data["device"], assumptions, validation, calibrated_on)
     return Missing(metric, data["reason"], data["device"])
 
 
