@@ -12,7 +12,7 @@ for the sign of a zero, which no operator there can tell).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,10 +67,7 @@ def prove(
     signature = lowered.signature
     given = random_inputs(signature, inputs) if isinstance(inputs, int) else inputs
     arrays = tuple(np.asarray(x, spec.dtype) for x, spec in zip(given, signature.inputs, strict=True))
-    session = _session(content if isinstance(content, bytes) else content.SerializeToString(), optimise, operators)
-
-    def candidate(*x: np.ndarray) -> Arrays:
-        return tuple(session.run(list(signature.output_names), dict(zip(signature.input_names, x, strict=True))))
+    candidate = runner(content if isinstance(content, bytes) else content.SerializeToString(), signature, optimise, operators)
 
     def run(call: Any) -> Arrays:
         if signature.is_streaming:
@@ -214,6 +211,16 @@ def step_vs_clip(bundle: Bundle, inputs: np.ndarray | int = 4, bound: float = 1e
     )
 
 
+def runner(content: bytes, signature: Signature, optimise: bool = True, operators: Path | None = None) -> Callable[..., Arrays]:
+    """A graph as a function in onnxruntime (CPU, one thread), from inputs to outputs in the order of `signature`, states last."""
+    session = _session(content, optimise, operators)
+
+    def run(*x: np.ndarray) -> Arrays:
+        return tuple(session.run(list(signature.output_names), dict(zip(signature.input_names, x, strict=True))))
+
+    return run
+
+
 def run_once(content: bytes, inputs: Sequence[np.ndarray]) -> Arrays:
     """A graph's outputs in onnxruntime, as it stands (no graph optimisations); inputs in the graph's order."""
     session = _session(content, optimise=False)
@@ -293,4 +300,4 @@ def _agreement(expected: np.ndarray, got: np.ndarray, relative: float) -> tuple[
     return float(same.mean()), float(same[clear].mean()) if clear.any() else 1.0
 
 
-__all__ = ["BOUNDS", "initial_state", "prove", "random_inputs", "run_once", "step_vs_clip", "steps_of"]
+__all__ = ["BOUNDS", "initial_state", "prove", "random_inputs", "run_once", "runner", "step_vs_clip", "steps_of"]

@@ -7,6 +7,7 @@ from edgetk.toolkit.commands.compress import compress
 from edgetk.toolkit.commands.data import data
 from edgetk.toolkit.commands.doctor import doctor
 from edgetk.toolkit.commands.evaluate import evaluate
+from edgetk.toolkit.commands.export import export
 from edgetk.toolkit.commands.inspect import inspect
 from edgetk.toolkit.commands.listing import listing
 from edgetk.toolkit.commands.train import train
@@ -17,6 +18,7 @@ COMMANDS: Mapping[str, Callable[..., Any]] = {
     "compress": compress,
     "train": train,
     "evaluate": evaluate,
+    "export": export,
     "inspect": inspect,
     "view": view,
     "list": listing,
