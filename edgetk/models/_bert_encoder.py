@@ -71,7 +71,7 @@ class Embeddings(nn.Module):
 
 
 class Attention(nn.Module):
-    """Softmax attention of x (B, T, C) with `mask` (B, 1, 1, T) added to the scores; the heads' sum before residual and norm."""
+    """Softmax attention of x (B, T, C) with `mask` (B, 1, 1, T) added to the scores; before residual and norm."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()

@@ -183,6 +183,28 @@ class PyramidTransformer(nn.Module):
         """
         return learn_hashes(self, x, generator)
 
+    def attention_costs(self) -> list[dict[str, Any]]:
+        """Operations of the whole network, for one input, with EcoFormer's attention and with both others.
+
+        By the paper's count (`edgetk.models.layers.operations`): `muls`, `adds`, `joules`, and `joules_with_distances`, which
+        prices multiplications that the count leaves out. EcoFormer's comes first.
+        """
+        from edgetk.models._ecoformer_energy import compare
+
+        found = compare(self.config)
+        counted = {"ecoformer": found.ecoformer, "msa": found.msa, "sra": found.sra}
+        return [
+            {
+                "attention": name,
+                "muls": ops.muls,
+                "adds": ops.adds,
+                "joules": ops.joules(),
+                "joules_with_distances": ops.joules(distances=True),
+            }
+            for name, ops in counted.items()
+            if ops is not None
+        ]
+
     def randomise_hashes(self) -> None:
         """Hashes that have seen no data."""
         for made in self.hashes():

@@ -191,21 +191,28 @@ class DenseSparseLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
 
     @property
+    def owner(self) -> DenseSparseLinear | None:
+        """The layer whose dictionary it shares; None where it has its own."""
+        return self._owner[0] if self._owner else None
+
+    @property
     def dictionary(self) -> nn.Module:
         """The dense factor as a layer, its own or its owner's."""
         return self._owner[0].dense if self._owner else self.dense
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.sparse(self.dictionary(x)) if self.side == "outputs" else self.dictionary(self.sparse(x))
-        return y if self.bias is None else y + self.bias
+        biased: Tensor = y if self.bias is None else y + self.bias
+        return biased
 
     @torch.no_grad()
     def weight(self) -> Tensor:
         """The matrix that it stands for, as `nn.Linear` has it: (outputs, inputs). Only with a float dictionary."""
         dense: Any = self.dictionary
         if self.side == "outputs":
-            return self.sparse.matrix() @ dense.weight
-        product: Tensor = dense.weight @ self.sparse.matrix().T
+            product: Tensor = self.sparse.matrix() @ dense.weight
+        else:
+            product = dense.weight @ self.sparse.matrix().T
         return product
 
     @torch.no_grad()
@@ -239,8 +246,8 @@ def plan(body: nn.Module, layers: Sequence[str], ratio: float, rank: int | None 
 
     Raises PreconditionError where no line could have a coefficient.
     """
-    shapes = [body.get_submodule(name).weight.shape for name in layers]
-    n, m = int(shapes[0][1]), sum(int(shape[0]) for shape in shapes)  # type: ignore[index,arg-type]
+    matrices: list[Any] = [body.get_submodule(name) for name in layers]
+    n, m = int(matrices[0].in_features), sum(int(layer.out_features) for layer in matrices)
     side: Side = "outputs" if m >= n else "inputs"
     short, lines = (n, m) if m >= n else (m, n)
     if rank is None:
@@ -265,7 +272,49 @@ def install(body: nn.Module, groups: Sequence[Group]) -> None:
             owner = owner or made
 
 
+def groups_of(body: nn.Module) -> tuple[Group, ...]:
+    """The groups that `install` put into `body`, in order."""
+    layers = {m: name for name, m in body.named_modules() if isinstance(m, DenseSparseLinear)}
+    sharing: dict[DenseSparseLinear, list[DenseSparseLinear]] = {}
+    for layer in layers:
+        sharing.setdefault(layer.owner or layer, []).append(layer)
+    made = []
+    for owner, members in sharing.items():
+        sparse = owner.sparse
+        lines = sum(member.sparse.lines for member in members)
+        short = owner.in_features if owner.side == "outputs" else owner.out_features
+        names = tuple(layers[member] for member in members)
+        made.append(Group(names, owner.side, short, lines, sparse.width, sparse.nonzeros, sparse.grouped))
+    return tuple(made)
+
+
+@torch.no_grad()
+def fill(body: nn.Module, group: Group, dictionary: Tensor, values: Tensor, rows: Tensor) -> None:
+    """Give the layers of a group their factors: D (short, r), and of S its values and rows (lines, s), rows ascending."""
+    begin = 0
+    for name in group.layers:
+        layer: Any = body.get_submodule(name)
+        end = begin + layer.sparse.lines
+        layer.sparse.values.copy_(values[begin:end])
+        layer.sparse.indices.copy_(rows[begin:end])
+        begin = end
+    owner: Any = body.get_submodule(group.layers[0])
+    owner.dense.weight.copy_(dictionary.T if group.side == "outputs" else dictionary)
+
+
 __all__ = [
-    "FLOAT", "DenseSparseLinear", "Group", "Side", "SparseFactor", "index_bits", "install", "most_nonzeros", "pack", "plan",
-    "svd_rank", "unpack",
-]  # fmt: skip
+    "FLOAT",
+    "DenseSparseLinear",
+    "Group",
+    "Side",
+    "SparseFactor",
+    "fill",
+    "groups_of",
+    "index_bits",
+    "install",
+    "most_nonzeros",
+    "pack",
+    "plan",
+    "svd_rank",
+    "unpack",
+]

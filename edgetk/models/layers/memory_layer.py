@@ -11,7 +11,6 @@ Queries, keys and values of one input are one layer with outputs of three times 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -72,6 +71,18 @@ class Hashed(nn.Module):
             z = memory_hash.split(self.centre(x), self.bits)
             return memory_hash.row(z), memory_hash.weigh(z, self.weighting, self.temperature)
 
+    def node(self, name: str, x: Tensor, *constants: Tensor) -> Tensor:
+        """The layer as one operator of an exported graph."""
+        z = self.centre(x)
+        attributes = {
+            "weighting": self.weighting,
+            "temperature": float(self.temperature),
+            "powers": [2.0**i for i in range(self.bits)],
+            "offsets": [2**self.bits * k for k in range(self.count)],
+        }
+        like = z.new_empty(*z.shape[:-1], self.out_features)
+        return operators.node(name, (z, *constants), like, **attributes)
+
     def macs(self) -> int:
         """Multiply-accumulates of a token as the paper counts them: K (tau + h)."""
         return self.count * (self.bits + self.out_features)
@@ -112,6 +123,8 @@ class MemoryLayer(Hashed):
         self.gain = nn.Parameter(torch.ones(inputs)) if centred else None
 
     def forward(self, x: Tensor) -> Tensor:
+        if operators.wanted():
+            return self.node("LookupLinearFloat", x, self.tables, self.bias)
         index, weight = self.rows(x)
         with no_autocast(x):
             if torch.onnx.is_in_onnx_export():
@@ -179,10 +192,7 @@ class QuantMemoryLayer(Hashed):
 
     def forward(self, x: Tensor) -> Tensor:
         if operators.wanted():
-            z = self.centre(x)
-            like = z.new_empty(*z.shape[:-1], self.out_features)
-            attributes: dict[str, Any] = {"weighting": self.weighting, "temperature": self.temperature}
-            return operators.node("LookupLinear", (z, self.weight, self.scale, self.bias), like, **attributes)
+            return self.node("LookupLinear", x, self.weight, self.scale, self.bias)
         index, codes = self.codes(x)
         factor = self.scale * 2.0 ** -FRACTION_BITS[self.weighting]
         if torch.onnx.is_in_onnx_export():  # written out for stacks without functions

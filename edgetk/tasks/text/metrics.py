@@ -1,6 +1,6 @@
 """What GLUE reports beside accuracy: F1 of the class "1" and Matthews' correlation.
 
-Sources: Wang et al. 2018 (GLUE), arXiv:1804.07461, table 1; Matthews 1975, Biochimica et Biophysica Acta 405, for the correlation.
+Sources: Wang et al. 2018 (GLUE), arXiv:1804.07461, table 1; Matthews 1975, BBA 405, for the correlation.
 """
 
 from __future__ import annotations

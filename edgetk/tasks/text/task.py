@@ -120,7 +120,7 @@ class TextTask:
     def _folder(self, folder: Path | None) -> Path:
         if folder is None:
             raise InputError(
-                f"{self.name}: the data must be handed in, since no sample ships (its licence does not allow it), got no folder; "
+                f"{self.name}: the data must be handed in, since no sample ships (the licence forbids it), got no folder; "
                 f"add --data FOLDER, edgetk data --task {self.name} says where to get it"
             )
         if not Path(folder).is_dir():
