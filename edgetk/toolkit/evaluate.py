@@ -62,7 +62,7 @@ def decider(bundle: Bundle) -> Predict:
             "set period_s in its signature"
         )
     if not bundle.is_torch:
-        step = _graph_step(_session(bundle.body.SerializeToString()), signature)
+        step = _graph_step(load_session(bundle.body.SerializeToString()), signature)
         return lambda features: decisions(step, signature, features)
     module = bundle.module
     whole = getattr(module, "running", None)
@@ -80,7 +80,7 @@ def graph_predictor(content: bytes, signature: Signature) -> Predict:
     """`predictor` for the content of an ONNX file. Raises InputError where onnxruntime refuses it."""
     import torch
 
-    session = _session(content)
+    session = load_session(content)
     if signature.is_streaming:
         step = _graph_step(session, signature)
         return lambda features: decisions(step, signature, features)[:, -1]
@@ -156,7 +156,8 @@ def _stream(bundle: Bundle, features: torch.Tensor) -> torch.Tensor:
     return decisions(module, signature, features, getattr(module, "flush", None))
 
 
-def _session(content: bytes) -> Any:
+def load_session(content: bytes) -> Any:
+    """An ONNX file in onnxruntime on one thread. Raises InputError where it refuses it."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()

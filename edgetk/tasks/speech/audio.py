@@ -25,6 +25,18 @@ if TYPE_CHECKING:
 def read_clip(path: Path) -> NDArray[np.float32]:
     """The samples of one mono 16 kHz file of at most a second, in [-1, 1], zero-padded: (16000,) float32.
 
+    Raises InputError in one sentence for everything else.
+    """
+    samples = read_sound(path)
+    if len(samples) > fe.CLIP_SAMPLES:
+        seconds = len(samples) / fe.SAMPLE_RATE
+        raise InputError(f"{path}: must last at most 1 s, got {seconds:.2f} s; cut it, or feed it to the step form as a stream")
+    return np.pad(samples, (0, fe.CLIP_SAMPLES - len(samples)))
+
+
+def read_sound(path: Path) -> NDArray[np.float32]:
+    """The samples of one mono 16 kHz file of any length, in [-1, 1]: (S,) float32.
+
     Reads what libsndfile reads (WAV, FLAC, Ogg, …). Raises InputError in one sentence for everything else.
     """
     import soundfile
@@ -52,10 +64,8 @@ def read_clip(path: Path) -> NDArray[np.float32]:
     if not np.isfinite(samples).all():
         bad = int((~np.isfinite(samples)).sum())
         raise InputError(f"{path}: must hold finite samples, got {bad} that are NaN or infinite; export it again")
-    if len(samples) > fe.CLIP_SAMPLES:
-        seconds = len(samples) / fe.SAMPLE_RATE
-        raise InputError(f"{path}: must last at most 1 s, got {seconds:.2f} s; cut it, or feed it to the step form as a stream")
-    return np.pad(samples[:, 0], (0, fe.CLIP_SAMPLES - len(samples)))
+    mono: NDArray[np.float32] = samples[:, 0]
+    return mono
 
 
 def _missing_wav_bytes(path: Path) -> int:
@@ -114,4 +124,4 @@ def decode_clips(clips: Sequence[Clip]) -> Samples:
     return decoded
 
 
-__all__ = ["clip", "decode", "decode_clips", "read_clip"]
+__all__ = ["clip", "decode", "decode_clips", "read_clip", "read_sound"]

@@ -1,0 +1,201 @@
+"""A streaming model as one function a frame, whatever runs it: torch, onnxruntime, or generated C."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+
+from edgetk.core.bundle import Bundle
+from edgetk.core.errors import InputError, PreconditionError, UsageError
+from edgetk.core.signature import Signature
+from edgetk.tasks.speech import front_end as fe
+from edgetk.tasks.speech.detect import CLEARED
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Row = NDArray[np.float32]
+
+#: what `--runtime` takes
+RUNTIMES: Final = ("torch", "onnxruntime")
+#: the board whose operator set graphs are written for where a model in memory is to run in onnxruntime
+_HOST: Final = "host"
+
+
+class Steps(Protocol):
+    """What the listener, the view and the evaluation need of a network. `runtime` says in words what runs it."""
+
+    runtime: str
+
+    def reset(self) -> None:
+        """Start a new stream."""
+        ...
+
+    def state(self) -> Mapping[str, NDArray[Any]]:
+        """What is carried to the next step, by name."""
+        ...
+
+    def __call__(self, frame: Row) -> Row:
+        """Features of one frame (F,) -> the logits of that frame alone (K,), `lookahead` frames late.
+
+        The sums over the stream (`edgetk.tasks.speech.detect`, step 1) are cleared before every step.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """A model ready to listen: `steps` runs it; look-ahead in frames."""
+
+    name: str
+    labels: tuple[str, ...]
+    lookahead: int
+    period_s: float
+    steps: Steps
+
+    @property
+    def runtime(self) -> str:
+        return self.steps.runtime
+
+
+def open_stream(model: str, runtime: str | None = None, task: str | None = None) -> Streamed:
+    """The model `model` (as `source.open_model` takes it) in `runtime`, or in what it comes for: a graph in onnxruntime, a
+    model in memory in torch.
+
+    Raises UsageError (an unknown runtime, or one that cannot run this kind of model), PreconditionError (no stream form)
+    and InputError (a stream that does not read the frames of the speech front end, or has no labels).
+    """
+    from edgetk.toolkit import source
+
+    if runtime is not None and runtime not in RUNTIMES:
+        raise UsageError(f"stream: --runtime must be one of {', '.join(RUNTIMES)}, got {runtime}; correct it")
+    return of_bundle(source.open_model(model, task=task), runtime)
+
+
+def of_bundle(bundle: Bundle, runtime: str | None = None) -> Streamed:
+    """`open_stream` for a model that is open already."""
+    signature = bundle.signature
+    _check(bundle)
+    labels = bundle.labels
+    chosen = runtime or ("torch" if bundle.is_torch else "onnxruntime")
+    steps: Steps
+    if chosen == "torch":
+        if not bundle.is_torch:
+            raise UsageError(
+                f"stream: --runtime torch needs a model in memory, got the graph {bundle.name}; leave --runtime out"
+            )
+        steps = TorchSteps(bundle)
+    else:
+        steps = OnnxSteps(*_graph(bundle))
+    assert signature.period_s, "checked"
+    return Streamed(bundle.name, labels, round(signature.lookahead_s / signature.period_s), signature.period_s, steps)
+
+
+def _check(bundle: Bundle) -> None:
+    """The model must stream over the frames of the speech front end and say what its scores mean."""
+    from edgetk.toolkit import calling
+
+    signature, who = bundle.signature, f"stream: model {bundle.name}"
+    if not signature.is_streaming:
+        raise PreconditionError(f"{who} must have a stream form, got one for whole inputs alone; take its .stream.onnx")
+    wanted = fe.HOP_SAMPLES / fe.SAMPLE_RATE
+    if len(signature.inputs) != 1 or signature.period_s != wanted:
+        raise InputError(
+            f"{who} must take one frame every {wanted:g} s, got {len(signature.inputs)} inputs every "
+            f"{signature.period_s or 0:g} s; choose a model of the task speech-commands"
+        )
+    shape = signature.inputs[0].concrete(**calling.symbols(signature, 1))
+    if int(np.prod(shape)) != fe.N_MELS:
+        raise InputError(
+            f"{who} must take frames of {fe.N_MELS} log-mel bands, got {' x '.join(map(str, shape))}; "
+            "choose a model of the task speech-commands"
+        )
+    if not bundle.labels:
+        raise InputError(f"{who} must say its labels, got none; train it: edgetk train")
+
+
+def _cleared(signature: Signature) -> list[int]:
+    """Which states are sums over the stream."""
+    return [i for i, state in enumerate(signature.state) if state.name.startswith(CLEARED)]
+
+
+class TorchSteps:
+    """A module in memory, on one thread's worth of work a step."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        import torch
+
+        from edgetk.toolkit import calling
+
+        self.runtime = f"torch {torch.__version__.partition('+')[0]}"
+        self._module = bundle.module.eval()
+        signature = bundle.signature
+        sizes = calling.symbols(signature, 1)
+        self._shape = signature.inputs[0].concrete(**sizes)
+        self._start = [calling.start(state, sizes) for state in signature.state]
+        self._cleared, self._outputs = _cleared(signature), len(signature.outputs)
+        self._names = [state.name for state in signature.state]
+        self.reset()
+
+    def reset(self) -> None:
+        self._state = list(self._start)
+
+    def state(self) -> Mapping[str, NDArray[Any]]:
+        return {name: value.numpy() for name, value in zip(self._names, self._state, strict=True)}
+
+    def __call__(self, frame: Row) -> Row:
+        import torch
+
+        for i in self._cleared:
+            self._state[i] = self._start[i]
+        with torch.inference_mode():
+            outputs = self._module(torch.from_numpy(frame).reshape(self._shape), *self._state)
+        self._state = list(outputs[self._outputs :])
+        row: Row = outputs[0].reshape(-1).numpy()
+        return row
+
+
+class OnnxSteps:
+    """A step graph in onnxruntime, one thread, float or int8 alike."""
+
+    def __init__(self, content: bytes, signature: Signature, precision: str) -> None:
+        import onnxruntime
+
+        from edgetk.targets.meters.agent import ort
+        from edgetk.toolkit import calling
+        from edgetk.toolkit.evaluate import load_session
+
+        self.runtime = f"onnxruntime {onnxruntime.__version__}, {precision}"
+        sizes = calling.symbols(signature, 1)
+        self._input, self._shape = signature.inputs[0].name, signature.inputs[0].concrete(**sizes)
+        self._start = {state.name: calling.start(state, sizes).numpy() for state in signature.state}
+        self._cleared = {signature.state[i].name: self._start[signature.state[i].name] for i in _cleared(signature)}
+        fed_back = {state.name: state.output for state in signature.state}
+        self._stepper = ort.Stepper(load_session(content), {}, fed_back, [signature.outputs[0].name])
+        self.reset()
+
+    def reset(self) -> None:
+        self._stepper.feeds.update(self._start)
+
+    def state(self) -> Mapping[str, NDArray[Any]]:
+        return {name: self._stepper.feeds[name] for name in self._start}
+
+    def __call__(self, frame: Row) -> Row:
+        self._stepper.feeds.update(self._cleared)
+        self._stepper.feeds[self._input] = frame.reshape(self._shape)
+        row: Row = self._stepper.run()[1][0].reshape(-1)
+        return row
+
+
+def _graph(bundle: Bundle) -> tuple[bytes, Signature, str]:
+    """The step graph of a model, its signature and its precision; a model in memory is lowered for this machine."""
+    from edgetk.export import graph, lower
+    from edgetk.targets import board
+
+    if not bundle.is_torch:
+        return bundle.body.SerializeToString(), bundle.signature, graph.precision_of(bundle.body)
+    (lowered,) = lower.lower(bundle, board.load(_HOST), ["stream"])
+    return lowered.graph.SerializeToString(), lowered.signature, lowered.precision
