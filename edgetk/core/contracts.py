@@ -1,7 +1,7 @@
 """What each kind of plug-in promises. A plug-in module defines one agreed name; nothing is registered by hand.
 
 kind       module                      defines   contract
-model      edgetk/models/<name>.py     build     `build(variant, **config) -> Bundle`, VARIANTS and, where none is "base", DEFAULT
+model      edgetk/models/<name>.py     build     `build(variant, **config) -> Bundle`, VARIANTS DEFAULT if none is "base"
 task       edgetk/tasks/<name>.py      TASK      `Task`
 pass       edgetk/passes/<name>.py     PASS      `Pass` (a frozen dataclass; also edgetk/quant/<name>.py)
 exporter   edgetk/export/to_<name>.py  EXPORTER  `Exporter`
@@ -157,7 +157,8 @@ class Lowered:
     """One form of a model as an ONNX graph: what exporters and the workload counter see.
 
     `precision` is "float32" or "int8"; `reference` runs the model in memory on the same inputs, for the parity proof. `exact`:
-    its outputs and states must be those of the model bit for bit, because no sum in it is ever rounded.
+    its outputs and states must be those of the model bit for bit, because no sum in it is ever rounded. `hashed`: signs of
+    rounded sums choose what it reads.
     """
 
     form: str
@@ -166,6 +167,7 @@ class Lowered:
     precision: str
     reference: Callable[..., tuple[np.ndarray, ...]] | None = None
     exact: bool = False
+    hashed: bool = False
 
 
 @dataclass(frozen=True)

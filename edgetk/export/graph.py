@@ -108,8 +108,9 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 
 def precision_of(model: onnx.ModelProto) -> str:
-    """ "int8" where the graph quantizes or dequantizes 8-bit tensors, else "float32"."""
+    """ "int8" where the graph quantizes or dequantizes 8-bit tensors or reads tables of them, else "float32"."""
     kinds = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger"}
+    kinds.add("LookupLinear")
     return "int8" if any(node.op_type in kinds for node in model.graph.node) else "float32"
 
 

@@ -70,7 +70,8 @@ def _lower_form(bundle: Bundle, form: Form, target: Target) -> Lowered:
     proto = opset.fit(clean.to_proto(model), target.stack, bundle.name)
     graphs.io_contract(proto, signature)
     exact = bool(getattr(bundle.module, "exact_sums", False))
-    return Lowered(form.name, proto, signature, graphs.precision_of(proto), _reference(bundle.module, form), exact)
+    hashed = any(getattr(layer, "hashed", False) for layer in bundle.module.modules())
+    return Lowered(form.name, proto, signature, graphs.precision_of(proto), _reference(bundle.module, form), exact, hashed)
 
 
 def _lower_graph(bundle: Bundle, target: Target) -> Lowered:
