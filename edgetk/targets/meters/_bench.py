@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -31,6 +31,7 @@ class Settings:
     windows      windows of energy, each `window_s` long, after `idle_s` without work; 0 measures no energy
     total_rails  a Jetson's rails whose sum is its total, where the built-in map does not know them
     precision    of an engine that TensorRT builds on the board from a graph without precision in it: fp32, fp16
+    tactic_sources  libraries that its builder may use, such as CUBLAS; empty: those it chooses
     """
 
     threads: int = 1
@@ -43,6 +44,7 @@ class Settings:
     profile: bool = False
     total_rails: tuple[str, ...] = ()
     precision: str = "fp32"
+    tactic_sources: tuple[str, ...] = ()
     root: str = "/"
 
     def __post_init__(self) -> None:
@@ -60,12 +62,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Item:
-    """One file to measure."""
+    """One file to measure. `reference` is the graph that an engine was built from; empty where the file is the graph."""
 
     name: str
     content: bytes
     signature: Signature
     runtime: str = "onnxruntime"
+    reference: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,8 @@ def run(
         follower = _Follower(say)
         status = transport.run(follower)
         if status == BUSY:
+            if not have:
+                transport.finish(keep=False)
             raise EdgetkError(f"{transport.name}: only one measurement may run at a time, got another; wait for it to end")
         if status or not follower.ended:
             raise EdgetkError(
@@ -199,3 +204,40 @@ def input_sets(signature: Signature) -> list[dict[str, np.ndarray]]:
     """The sets of inputs that take turns."""
     random = np.random.default_rng(_session.SEED)
     return [{s.name: _session.random_input(s, random) for s in signature.inputs} for _ in range(SETS)]
+
+
+def agreement(result: Result) -> dict[str, Any]:
+    """How the outputs that came back compare with ONNX Runtime's on this machine, on the same inputs.
+
+    max_abs and scale (the largest magnitude here) over all outputs, `same_argmax` of `n` sets for the first one. Raises
+    InputError for a file that does not run here.
+    """
+    from edgetk.targets.meters.agent import ort
+
+    item = result.item
+    files, (task,) = _prepare([item], result.settings)
+    try:
+        here = ort.Model(item.reference or item.content, task, files[task["data"]]).outputs()
+    except Exception as error:  # the runtime's errors share no base class of their own
+        raise InputError(f"bench: {item.name} must run here to compare its outputs, got {error}; export it again") from error
+    mine, theirs = _arrays(task, here), _arrays(task, result.outputs)
+    pairs = [(a.astype(np.float64), b.astype(np.float64)) for a, b in zip(mine, theirs, strict=True)]
+    first = len(task["outputs"])
+    return {
+        "reference": "onnxruntime on this machine",
+        "n": SETS,
+        "max_abs": max(float(np.abs(a - b).max()) for a, b in pairs),
+        "scale": max(float(np.abs(a).max()) for a, _ in pairs),
+        "same_argmax": sum(int(a.argmax() == b.argmax()) for a, b in pairs[::first]),
+    }
+
+
+def _arrays(task: Mapping[str, Any], content: bytes) -> list[np.ndarray]:
+    """Outputs of each set in order, from their bytes."""
+    found, offset = [], 0
+    for _ in range(SETS):
+        for spec in task["outputs"]:
+            value = np.frombuffer(content, spec["dtype"], spec["size"], offset)
+            offset += value.nbytes
+            found.append(value)
+    return found

@@ -43,7 +43,9 @@ def main(arguments: list[str]) -> int:
             continue
         say(f"task {head}")
         command = [sys.executable, sys.argv[0], str(folder), task["id"]]
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as child:
+        # runtimes keep caches and counts of use: they go where all else of the job goes
+        home = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=home) as child:
             children.append(child)
             _, errors = child.communicate()
         if not (folder / f"{task['id']}.json").is_file():
@@ -68,7 +70,7 @@ def write(folder: Path, task: dict[str, Any], result: dict[str, Any]) -> None:
 
 
 def _end_with_stdin(children: list[subprocess.Popen[bytes]]) -> None:
-    while sys.stdin.buffer.read(4096):
+    while os.read(0, 4096):  # not sys.stdin: its lock must be free when the interpreter ends
         pass
     for child in children:
         child.kill()

@@ -189,7 +189,7 @@ class Board:
         return [self.text(f"{d}/type") for d in devices if self.number(f"{d}/cur_state")]
 
 
-def loop_seconds(repeats: int = 7) -> float:
+def loop_seconds(repeats: int = 25) -> float:
     """The shortest time of a fixed loop: how fast one core is, where no clock can be read."""
     best = float("inf")
     for _ in range(repeats):
