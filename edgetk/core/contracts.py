@@ -172,7 +172,10 @@ class Lowered:
 
 @dataclass(frozen=True)
 class Emitted:
-    """A file an exporter made, still in memory: `name` relative to the run folder, and its parity proof where it has one."""
+    """A file an exporter made, still in memory: `name` relative to the run folder, and its parity proof where it has one.
+
+    `built_for` is what it runs on where that is not the target of the run: an engine belongs to the GPU it was built on.
+    """
 
     name: str
     content: bytes
@@ -180,6 +183,7 @@ class Emitted:
     lowered: Lowered
     parity: Parity | None = None
     notes: tuple[str, ...] = ()
+    built_for: str = ""
 
 
 class Exporter(Protocol):

@@ -1,4 +1,4 @@
-"""The native operator library: where it is, and whether a graph's operators run in it or as their bodies.
+"""The native operator library: where it is, what it can use of this processor, and how sessions get it.
 
 `make native` builds it from `edgetk/export/native` (docs/native-operators.md). It is an option everywhere: a graph carries
 the body of each operator, and a session without the library runs that.
@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import edgetk
 from edgetk.core.errors import InputError
-from edgetk.models.layers.operators import DOMAIN
-
-if TYPE_CHECKING:
-    import onnx
 
 #: C sources and their Makefile.
 SOURCES = Path(__file__).parent / "native"
@@ -65,11 +60,4 @@ def isas(path: Path) -> tuple[str, ...]:
     return tuple(names.decode().split())
 
 
-def run_as(model: onnx.ModelProto, path: Path | None) -> Mapping[str, str]:
-    """Each of edgetk's operators in `model`, and what ONNX Runtime runs for it with the library at `path`, or without one."""
-    names = sorted({node.op_type for node in model.graph.node if node.domain == DOMAIN})
-    how = "its body of standard operators" if path is None else f"the native kernel of {path.name}"
-    return {f"{DOMAIN}::{name}": how for name in names}
-
-
-__all__ = ["ENVIRONMENT", "FILE", "ISA_ENVIRONMENT", "SOURCES", "isas", "library", "register", "run_as"]
+__all__ = ["ENVIRONMENT", "FILE", "ISA_ENVIRONMENT", "SOURCES", "isas", "library", "register"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 from edgetk.core import registry
 from edgetk.core.bundle import Bundle
@@ -17,6 +17,8 @@ from edgetk.toolkit.result import FormMeasures
 from edgetk.toolkit.workspace import Workspace
 
 if TYPE_CHECKING:
+    import onnx
+
     from edgetk.targets.firing import Firing
 
 #: how much slower a measurement must be before it counts: two runs of one graph on a busy machine differ by about that
@@ -85,7 +87,7 @@ class Costs:
         )
 
     def _measured(self, low: Lowered) -> Figure:
-        meter: Meter = registry.load("meter", self.target.stack.runtime)
+        meter = meter_for(self.target, low.graph)
         if (reason := meter.available()) is not None:
             return Missing("latency", reason, str(self.target))
         name = f"scratch/{low.form}.onnx"
@@ -93,6 +95,19 @@ class Costs:
         figures = meter.measure(self.workspace.path(name), low.signature, BUDGET_S)
         self.workspace.clear("scratch")
         return pick(figures, "latency", self.target)
+
+
+def meter_for(target: Target, graph: onnx.ModelProto) -> Meter:
+    """The meter of the target's runtime; where `graph` has edgetk's own operators and their library is built, it runs that."""
+    from edgetk.export import operators
+    from edgetk.models.layers.operators import DOMAIN
+
+    meter: Meter = registry.load("meter", target.stack.runtime)
+    takes = is_dataclass(meter) and any(f.name == "operators" for f in fields(meter))
+    if not takes or not any(node.domain == DOMAIN for node in graph.graph.node):
+        return meter
+    library = operators.library()
+    return meter if library is None else replace(cast(Any, meter), operators=library)
 
 
 def _faster(a: Measured, b: Figure) -> Measured:
@@ -113,9 +128,9 @@ def count_graph(graph: Any, signature: Signature, firing: Firing | None = None) 
 
 def predict(workload: Workload, target: Target) -> Sequence[Predicted | Missing]:
     """All figures the predictor of this kind of target gives."""
-    from edgetk.targets import roofline, synops
+    from edgetk.targets import predict as predictors
 
-    predictor: Predictor = synops.predict if target.kind == "neuromorphic" else roofline.predict
+    predictor: Predictor = predictors.predict
     return predictor(workload, target)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgetk.core import registry
 from edgetk.core.artifact import Artifact
 from edgetk.core.bundle import Bundle
-from edgetk.core.contracts import Emitted, Exporter, Lowered, Meter
+from edgetk.core.contracts import Emitted, Exporter, Lowered
 from edgetk.core.errors import EdgetkError, ParityError, PostconditionError
 from edgetk.core.figures import Figure, Missing, Predicted
 from edgetk.core.target import Target
@@ -93,7 +93,7 @@ def _write(emitted: Emitted, exporter: str, target: Target, workspace: Workspace
         sha256=workspace.write(emitted.name, emitted.content),
         size_bytes=len(emitted.content),
         signature=low.signature,
-        built_for=str(target),
+        built_for=emitted.built_for or str(target),
         parity=parity,
         notes=emitted.notes,
     )
@@ -113,7 +113,7 @@ def figures(delivered: Sequence[Delivered], targets: Sequence[Target], workspace
         for target in targets:
             found: list[Figure] = list(cost.predict(workload, target))
             if target.measurable:
-                seen = _measure(artifact, target, workspace)
+                seen = _measure(item, target, workspace)
                 metrics = {figure.metric for figure in seen}
                 found = [*seen, *(f for f in found if f.metric not in metrics)]
             have = {figure.metric for figure in found}
@@ -124,8 +124,8 @@ def figures(delivered: Sequence[Delivered], targets: Sequence[Target], workspace
     return rows
 
 
-def _measure(artifact: Artifact, target: Target, workspace: Workspace) -> Sequence[Figure]:
-    meter: Meter = registry.load("meter", target.stack.runtime)
+def _measure(item: Delivered, target: Target, workspace: Workspace) -> Sequence[Figure]:
+    artifact, meter = item.artifact, cost.meter_for(target, item.emitted.lowered.graph)
     if (reason := meter.available()) is not None:
         return [Missing("latency", reason, str(target))]
     if artifact.format != "onnx":

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgetk.core import units
 from edgetk.core.figures import METRICS, Figure, Measured, Missing, Predicted, Score
-from edgetk.toolkit import charts, report
+from edgetk.toolkit import binary, charts, report
 from edgetk.toolkit.result import FormMeasures, PassRow
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -56,6 +56,9 @@ def view(data: Mapping[str, Any]) -> dict[str, Any]:
         "missing": [{"file": a, "target": t, "metric": m.metric, "reason": m.reason} for a, t, m in absent],
         "beside": report.beside_table(data),
         "beside_notes": report.beside_notes(data),
+        "binary": binary.layer_table(data),
+        "attention": binary.attention_table(data),
+        "binary_notes": binary.notes(data),
         "energy": [_energy(path, row) for path, row in data["op_energy"].items()],
         "environment": _flat(data["environment"]),
         "recipe": _recipe_lines(data["recipe"]),

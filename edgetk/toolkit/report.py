@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from edgetk.core import units
 from edgetk.core.artifact import Parity
 from edgetk.core.figures import METRICS, Figure, Measured, Missing, Predicted, Score
+from edgetk.toolkit import binary
 from edgetk.toolkit.result import FormMeasures, PassRow, figure_from_json, score_from_json
 
 if TYPE_CHECKING:
@@ -229,6 +230,9 @@ def terminal(report: Report, console: Console) -> None:
         for a in report["artifacts"]
     ]
     console.print(table("Files", ("file", "form", "precision", "size", "sha256", "proof"), files))
+    for a in report["artifacts"]:
+        for text in a["notes"]:
+            line(f"  {a['path']}: {text}")
     seen, computed, absent = figure_rows(report)
     if seen:
         cells = [(artifact, target, f.metric, str(f)) for artifact, target, f in seen]
@@ -239,6 +243,12 @@ def terminal(report: Report, console: Console) -> None:
         heading = "Energy from operation counts (45 nm table, for comparing architectures; not the energy of any board)"
         console.print(table(heading, *beside_table(report)))
         for text in beside_notes(report):
+            line(f"  {text}")
+    if report.get("binary"):
+        console.print(table("Binary layers (operations of one inference)", *binary.layer_table(report)))
+        if report["binary"]["attention"]:
+            console.print(table("The network with each attention (computed)", *binary.attention_table(report)))
+        for text in binary.notes(report):
             line(f"  {text}")
     for text in dict.fromkeys(f"{target}: {f.metric} {f}" for _, target, f in absent):
         line(text)

@@ -145,6 +145,7 @@ class RunResult:
     op_energy          per artifact path: energy from operation counts beside its dense equivalents
     workloads          per artifact path: what was counted in its graph, `Workload.to_json`
     beside             for a spiking model: its energy from counts, and that of the same network without spikes
+    binary             binary layers, see `edgetk.toolkit.binary`; empty where there are none
     goals_missed       one sentence per goal that was not reached
     recipe             the resolved recipe as data; `recipe_sha256` is the run's identity
     """
@@ -172,6 +173,7 @@ class RunResult:
     folder: str = ""
     workloads: Mapping[str, Any] = field(default_factory=dict)
     beside: tuple[Mapping[str, Any], ...] = ()
+    binary: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         board = self.target
@@ -202,6 +204,7 @@ class RunResult:
             "op_energy": dict(self.op_energy),
             "workloads": dict(self.workloads),
             "beside": [dict(row) for row in self.beside],
+            "binary": dict(self.binary),
             "lineage": [record.to_json() for record in self.lineage],
             "goals_missed": list(self.goals_missed),
             "recipe": dict(self.recipe),

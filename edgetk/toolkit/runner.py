@@ -23,7 +23,7 @@ from edgetk.core.contracts import Pass
 from edgetk.core.errors import InputError
 from edgetk.core.figures import Score
 from edgetk.core.target import Target
-from edgetk.toolkit import activity, beside, calling, deliver, judge, source, steps
+from edgetk.toolkit import activity, beside, binary, calling, deliver, judge, source, steps
 from edgetk.toolkit.cost import Costs
 from edgetk.toolkit.evaluate import evaluate, graph_predictor, predictor
 from edgetk.toolkit.progress import Progress, Silent
@@ -186,6 +186,7 @@ def _finish(made: Plan, workspace: Workspace, state: steps.State, progress: Prog
         op_energy=energies,
         workloads=deliver.workloads(delivered),
         beside=tuple(compared),
+        binary=binary.binary(delivered, bundle),
         lineage=bundle.lineage,
         recipe=recipe.to_json(),
         recipe_sha256=made.identity,
