@@ -3,6 +3,7 @@
 Bounds are relative to the largest magnitude of each output in the reference:
 
     float32   1e-4    rounding in another order
+    float16   0.02    eleven bits, rounded at every operator
     int8      0.05    about six steps of an 8-bit output: a value that falls on the other side of a rounding boundary moves
                       one step, and later layers carry that on; besides, the arg-max must agree wherever it is clear
 
@@ -31,7 +32,7 @@ from edgetk.export import operators as native
 if TYPE_CHECKING:
     import onnx
 
-BOUNDS = {"float32": 1e-4, "int8": 0.05}
+BOUNDS = {"float32": 1e-4, "float16": 0.02, "int8": 0.05}
 
 #: Share of inputs with a clear decision (the two best apart by half the bound) whose arg-max must be the same.
 MIN_AGREEMENT = 0.95

@@ -16,7 +16,7 @@ class HopTimes {
     ++counts_[std::min(place, counts_.size() - 1)];
     ++hops_;
     total_s_ += ns * 1e-9;
-    longest_s_ = std::fmax(longest_s_, ns * 1e-9);
+    longest_s_ = std::max(longest_s_, ns * 1e-9);
   }
 
   /// One line of JSON. real_time_factor: computing time for a second of sound; duty_cycle: the share of each hop's period that

@@ -23,7 +23,10 @@ struct Tensor {
   /// Numbers in it, with open dimensions taken as 1.
   std::size_t size() const {
     std::size_t product = 1;
-    for (const auto d : shape) product *= d < 1 ? 1 : static_cast<std::size_t>(d);
+    for (const auto d : shape) {
+      if (d == 0) return 0;
+      if (d > 1) product *= static_cast<std::size_t>(d);
+    }
     return product;
   }
 };

@@ -66,7 +66,7 @@ class Session {
     ort.check(ort->CreateCpuMemoryInfo(OrtDeviceAllocator, OrtMemTypeDefault, &info));
     const auto held = ort.own(info, &OrtApi::ReleaseMemoryInfo);
     std::vector<std::int64_t> fixed = shape;
-    for (auto& d : fixed) d = d < 1 ? 1 : d;
+    for (auto& d : fixed) d = d < 0 ? 1 : d;
     OrtValue* value = nullptr;
     ort.check(ort->CreateTensorWithDataAsOrtValue(info, memory.data(), memory.size() * sizeof(float), fixed.data(), fixed.size(),
                                                   ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, &value));
