@@ -49,7 +49,7 @@ class OnnxExporter:
         emitted: list[Emitted] = []
         for low in lowered:
             model = metadata.write(low.graph, metadata.describe(low, bundle, target, front_end(bundle), facts or {}))
-            content = _checked(model, low)
+            content = checked(model, low)
             inputs = examples(bundle, low, PROOFS)
             proof = parity.prove(low, content, inputs) if low.reference is not None else None
             emitted.append(Emitted(FILES[low.form], content, self.format, low, proof))
@@ -63,7 +63,7 @@ def front_end(bundle: Bundle) -> Mapping[str, Any]:
     return found
 
 
-def _checked(model: Any, lowered: Lowered) -> bytes:
+def checked(model: Any, lowered: Lowered) -> bytes:
     """The file's bytes, after every check that needs no run."""
     import onnx
 
