@@ -38,7 +38,8 @@ def read(path: Path, start_s: float | None = None, volts: float | None = None) -
     delimiter = max(",;\t", key=lambda mark: sum(line.count(mark) for line in lines[:20]))
     rows = list(csv.reader(lines, delimiter=delimiter))
     head, columns = _header(rows, path, volts)
-    times, watts = [], []
+    times: list[float] = []
+    watts: list[tuple[float, ...]] = []
     for number, row in enumerate(rows[head + 1 :], head + 2):
         if not any(cell.strip() for cell in row):
             continue

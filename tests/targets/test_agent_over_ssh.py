@@ -93,6 +93,7 @@ def test_measured_on_a_board_whose_state_is_known(server: ssh_server.Server, boa
     assert abs(seen.clock_offset_s or 1.0) < 0.5
     # both sides computed the same
     assert _bench.agreement(seen)["max_abs"] == 0.0
+    assert _bench.agreement(seen)["n"] == 64
     assert _bench.agreement(other)["n"] == _bench.SETS
 
 

@@ -112,7 +112,7 @@ def _energy(result: Result, log: power.Trace | str | None) -> list[Measured | Mi
         return [Missing(name, log, device(result)) for name in names]
     if log is not None:
         data = _from_log(data, log, result.clock_offset_s or 0.0)
-    if (reason := doubt(result) or data.get("reason") or _moved(data)) is not None:
+    if (reason := data.get("reason") or doubt(result) or _moved(data)) is not None:
         return [Missing(name, reason, device(result)) for name in names]
     rows = data["windows"]
     means = np.mean([list(row["watts"].values()) for row in rows], axis=0)

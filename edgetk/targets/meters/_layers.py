@@ -61,7 +61,7 @@ def layer(name: str) -> str:
 def owners(graph: Any) -> dict[str, str]:
     """Layers of a graph's nodes that have no module's name (slices, concatenations): the layer that reads what they make.
 
-    `graph` is an ONNX GraphProto, whose nodes stand in the order they run.
+    Where none does, the layer whose output they read. `graph` is an ONNX GraphProto, whose nodes stand in the order they run.
     """
     readers: dict[str, str] = {}
     found: dict[str, str] = {}
@@ -71,4 +71,10 @@ def owners(graph: Any) -> dict[str, str]:
             found[node.name] = own
             for name in node.input:
                 readers[name] = own  # the first reader, since later ones were seen before
+    makers: dict[str, str] = {}
+    for node in graph.node:
+        own = found.get(node.name) or next((makers[name] for name in node.input if name in makers), "")
+        if own:
+            found[node.name] = own
+            makers.update(dict.fromkeys(node.output, own))
     return found

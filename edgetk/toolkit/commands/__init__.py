@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from edgetk.toolkit.commands.bench import bench
 from edgetk.toolkit.commands.compress import compress
 from edgetk.toolkit.commands.data import data
 from edgetk.toolkit.commands.doctor import doctor
@@ -20,6 +21,7 @@ COMMANDS: Mapping[str, Callable[..., Any]] = {
     "evaluate": evaluate,
     "export": export,
     "inspect": inspect,
+    "bench": bench,
     "view": view,
     "list": listing,
     "data": data,

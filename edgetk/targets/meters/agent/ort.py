@@ -83,6 +83,7 @@ class Model:
         state = {spec["name"]: spec["output"] for spec in task["state"]}
         self._stepper = Stepper(session, {**self._sets[0], **self._initial}, state, [spec["name"] for spec in task["outputs"]])
         self._turn = 0
+        self._rounds: int = task["rounds"]
 
     def step(self) -> float:
         """Run on the next set of inputs; the seconds of the run alone."""
@@ -91,10 +92,10 @@ class Model:
         return self._stepper.step()
 
     def outputs(self) -> bytes:
-        """The outputs of one run on each set, from the first state on, as bytes."""
+        """The outputs of one run on each set, of a stream of several, from the first state on, as bytes."""
         self._stepper.feeds.update(self._initial)
         found = []
-        for values in self._sets:
+        for values in self._sets * self._rounds:
             self._stepper.feeds.update(values)
             found += [value.tobytes() for value in self._stepper.run()[1]]
         return b"".join(found)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import importlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,8 +29,7 @@ class Model:
     """
 
     def __init__(self, content: bytes, task: Mapping[str, Any], data: bytes) -> None:
-        import tensorrt
-
+        tensorrt = library()
         self.version: str = tensorrt.__version__
         self._cuda = Cuda()
         plan, build_s = engine(content, task)
@@ -50,6 +50,7 @@ class Model:
         self._states = [(spec["name"], spec["output"], _size(spec)) for spec in task["state"]]
         self._read_data(data, task["sets"])
         self._memory(task)
+        self._rounds: int = task["rounds"]
         self._turn = 0
         self._reset()
 
@@ -100,10 +101,10 @@ class Model:
         return self._timed(self._transfer_and_run)
 
     def outputs(self) -> bytes:
-        """The outputs of one run on each set, from the first state on, as bytes."""
+        """The outputs of one run on each set, of a stream of several, from the first state on, as bytes."""
         self._reset()
         found = []
-        for _ in self._sets:
+        for _ in range(len(self._sets) * self._rounds):
             self.step()
             found += [ctypes.string_at(self._host[name], size) for name, size in self._outputs]
         return b"".join(found)
@@ -166,6 +167,11 @@ class Model:
         return lambda: self._timed(lambda parity: self._cuda.launch(graphs[parity]))
 
 
+def library() -> Any:
+    """TensorRT's own Python package. Raises ImportError where the board has none."""
+    return importlib.import_module("tensorrt")
+
+
 def engine(content: bytes, task: Mapping[str, Any]) -> tuple[bytes, float | None]:
     """The engine, and the seconds its building took here (None: it came as an engine).
 
@@ -182,8 +188,7 @@ def engine(content: bytes, task: Mapping[str, Any]) -> tuple[bytes, float | None
 
 
 def _build(content: bytes, task: Mapping[str, Any]) -> bytes:
-    import tensorrt
-
+    tensorrt = library()
     major = int(tensorrt.__version__.split(".")[0])
     logger = tensorrt.Logger(tensorrt.Logger.ERROR)
     builder = tensorrt.Builder(logger)
@@ -195,9 +200,10 @@ def _build(content: bytes, task: Mapping[str, Any]) -> bytes:
         raise ValueError(f"TensorRT {tensorrt.__version__} does not take the graph: {'; '.join(texts)}")
     config = builder.create_builder_config()
     if major < 10:  # from 10 on, precision is a property of the graph
-        if task["precision"] == "fp16":
+        layers = [network.get_layer(i) for i in range(network.num_layers)]
+        halves = any(layer.num_outputs and layer.get_output(0).dtype == tensorrt.float16 for layer in layers)
+        if task["precision"] == "fp16" or halves:
             config.set_flag(tensorrt.BuilderFlag.FP16)
-        layers = (network.get_layer(i) for i in range(network.num_layers))
         if any(layer.type == tensorrt.LayerType.QUANTIZE for layer in layers):
             config.set_flag(tensorrt.BuilderFlag.INT8)
     elif task["precision"] != "fp32":
@@ -225,9 +231,9 @@ def _shapes(builder: Any, config: Any, task: Mapping[str, Any]) -> None:
 
 def profile(content: bytes, task: Mapping[str, Any], data: bytes, runs: int, warmup: int) -> list[dict[str, Any]]:
     """Each layer of the engine, slowest first: name, op_type, dtype, mean_s, share of the summed time, n."""
-    import tensorrt
+    tensorrt = library()
 
-    class Times(tensorrt.IProfiler):  # type: ignore[misc]
+    class Times(tensorrt.IProfiler):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
             tensorrt.IProfiler.__init__(self)
             self.seen: dict[str, list[float]] = {}
