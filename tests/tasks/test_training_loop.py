@@ -193,3 +193,106 @@ def test_refused_runs() -> None:
         training(Schedule())
     with pytest.raises(UsageError, match=r"training: distill=0.5 needs a teacher, got none; name one or set distill to 0"):
         training(Schedule(batch=8, distill=0.5))
+
+
+class Tables(nn.Module):
+    """A look-up table beside a linear layer."""
+
+    tables_of = ("table",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.ones(2, FEATURES))
+        self.head = nn.Linear(FEATURES, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.head(x * self.table[0])
+        return result
+
+
+@pytest.mark.parametrize("decoupled", [True, False])
+def test_tables_have_a_rate_of_their_own_and_no_decay(decoupled: bool) -> None:
+    options = {"epochs": 1, "batch": 24, "lr": 0.01, "weight_decay": 0.5, "decoupled": decoupled}
+    moved = []
+    for rate in (1.0, 3.0):
+        torch.manual_seed(0)
+        run = Training(Tables(), still, ROWS, VALIDATION, Schedule(table_rate=rate, **options))  # type: ignore[arg-type]
+        before = {name: value.clone() for name, value in run.net.state_dict().items()}
+        next(iter(run))
+        after = run.net.state_dict()
+        moved.append({name: (after[name] - before[name]).abs() for name in before})
+        assert after["table"][1].tolist() == [1.0] * FEATURES  # nobody read it, and it does not shrink
+    # the first step of Adam is the rate, whatever the gradient
+    assert moved[0]["table"][0].tolist() == pytest.approx([0.01] * FEATURES, rel=1e-3)
+    assert moved[1]["table"][0].tolist() == pytest.approx([0.03] * FEATURES, rel=1e-3)
+    torch.testing.assert_close(moved[0]["head.bias"], moved[1]["head.bias"])
+
+
+def test_table_rate_follows_the_schedule() -> None:
+    run = Training(Tables(), still, ROWS, VALIDATION, Schedule(epochs=3, batch=24, lr=0.1, shape="cosine", table_rate=3.0))
+    for number, _ in enumerate(run):
+        rates = sorted(group["lr"] for group in run.optimizer.param_groups)
+        assert rates == pytest.approx([run.schedule.rate(number), 3 * run.schedule.rate(number)])
+
+
+def test_resumed_run_with_tables_equals_the_uninterrupted_one() -> None:
+    def fresh() -> Training:
+        torch.manual_seed(0)
+        schedule = Schedule(epochs=4, batch=8, table_rate=3.0, weight_decay=0.1, decoupled=True)
+        return Training(Tables(), batches, ROWS, VALIDATION, schedule)
+
+    expected = [e.loss for e in fresh()]
+    first = fresh()
+    before = [next(iter(first)).loss for _ in range(2)]
+    kept = {name: value.clone() for name, value in first.snapshot().items()}
+    second = fresh()
+    second.restore(kept)
+    assert before + [e.loss for e in second] == expected
+
+
+class Running(nn.Module):
+    """Scores after each of several tokens (B, T, F)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.head = nn.Linear(FEATURES, CLASSES)
+
+    def running(self, x: Tensor) -> Tensor:
+        result: Tensor = self.head(x)
+        return result
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.running(x)[:, -1]
+
+
+def every_token(rows: Tensor) -> tuple[Tensor, Tensor]:
+    x = X[rows][:, None] * torch.tensor([1.0, -1.0])[:, None]
+    return x, F.one_hot(torch.stack([LABELS[rows], LABELS[rows] * 0], 1), CLASSES).float()
+
+
+@pytest.mark.parametrize("loss", ["ce", "bce"])
+def test_every_token_may_have_an_answer(loss: str) -> None:
+    held_out = every_token(torch.arange(9))[0], LABELS[:9]
+    schedule = Schedule(epochs=1, batch=24, loss=loss, distill=0.25)
+    teacher, net = Running(), Running()
+    nn.init.zeros_(teacher.head.weight)
+    x, targets = every_token(torch.arange(ROWS))
+    given = torch.softmax(teacher.running(x), -1) if loss == "ce" else torch.sigmoid(teacher.running(x))
+    mixed, scores = torch.lerp(targets, given, 0.25).reshape(-1, CLASSES), net.running(x).reshape(-1, CLASSES)
+    measure = F.cross_entropy if loss == "ce" else F.binary_cross_entropy_with_logits
+    expected = float(measure(scores, mixed).detach())
+    epoch = next(iter(Training(net, every_token, ROWS, held_out, schedule, teacher)))
+    assert epoch.loss == pytest.approx(expected, rel=1e-5)
+    assert epoch.n == 9
+
+
+def test_a_model_that_cannot_answer_after_each_token() -> None:
+    run = Training(net(), every_token, ROWS, VALIDATION, Schedule(epochs=1, batch=24))
+    with pytest.raises(InputError, match=r"need a model with a method running\(x\), got Sequential without one; add it"):
+        next(iter(run))
+
+
+def test_table_rate_must_be_a_positive_number() -> None:
+    with pytest.raises(UsageError, match=r"training: table_rate must be above 0, got 0\.0; 1 is the rate of all other weights"):
+        Schedule(table_rate=0.0)

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from edgetk.core.errors import InputError, UsageError
 
-#: rows (B,) of a training set -> inputs (B, …) and soft targets (B, K)
+#: rows (B,) of a training set -> inputs (B, …) and soft targets (B, K); (B, T, K) where a model answers after each token
 Batches = Callable[[Tensor], tuple[Tensor, Tensor]]
 #: a run's state as flat tensors
 Snapshot = dict[str, Tensor]
@@ -31,6 +32,8 @@ class Schedule:
     epochs: int = 200
     batch: int = 128
     lr: float = 2.5e-3
+    #: factor on the rate of look-up tables (`tables_of` of a layer), most of whose rows have no gradient in a step; no decay
+    table_rate: float = 1.0
     betas: tuple[float, float] = (0.95, 0.999)
     weight_decay: float = 0.0
     #: True: weights shrink by lr * weight_decay a step, apart from the gradient (AdamW), biases and norms do not; False: L2
@@ -57,6 +60,8 @@ class Schedule:
             raise UsageError(f"training: loss must be 'bce' or 'ce', got {self.loss!r}; correct it")
         if not self.weight_decay >= 0.0:
             raise UsageError(f"training: weight_decay must be at least 0, got {self.weight_decay}; correct it")
+        if not 0.0 < self.table_rate < math.inf:
+            raise UsageError(f"training: table_rate must be above 0, got {self.table_rate}; 1 is the rate of all other weights")
         if not 0.0 <= self.average < 1.0 or not 0.0 <= self.distill <= 1.0 or not self.lr > 0.0:
             raise UsageError(
                 "training: average must be in [0, 1), distill in [0, 1] and lr > 0, "
@@ -113,18 +118,9 @@ class Training:
         self.averaged = copy.deepcopy(net).requires_grad_(False).eval() if schedule.average > 0 else net
         self.trained = [p for p in net.parameters() if p.requires_grad]
         cuda = self.device.type == "cuda"
-        # AdamW as transformers are trained with it: biases and norms are left out of the decay
-        decays = [p.ndim > 1 or not schedule.decoupled for p in self.trained]
-        groups = [
-            {
-                "params": [p for p, d in zip(self.trained, decays, strict=True) if d is decayed],
-                "weight_decay": schedule.weight_decay if decayed else 0.0,
-            }
-            for decayed in set(decays)
-        ]
         kind = torch.optim.AdamW if schedule.decoupled else torch.optim.Adam
         self.optimizer = kind(
-            groups,
+            self._groups(),
             lr=torch.tensor(schedule.lr, device=self.device) if cuda else schedule.lr,
             betas=schedule.betas,
             capturable=cuda,
@@ -138,6 +134,21 @@ class Training:
         self._replay: Callable[[], None] | None = None
         torch.manual_seed(schedule.seed)
 
+    def _groups(self) -> list[dict[str, Any]]:
+        """Parameters by rate and decay. AdamW as transformers are trained with it: biases and norms do not decay."""
+        schedule = self.schedule
+        tables = {id(getattr(layer, name)) for layer in self.net.modules() for name in getattr(layer, "tables_of", ())}
+        groups: dict[tuple[bool, bool], dict[str, Any]] = {}
+        for p in self.trained:
+            table = id(p) in tables
+            decays = not table and (p.ndim > 1 or not schedule.decoupled)
+            factor = schedule.table_rate if table else 1.0
+            fresh = {"params": [], "weight_decay": schedule.weight_decay if decays else 0.0, "factor": factor}
+            if self.device.type == "cuda":
+                fresh["lr"] = torch.tensor(schedule.lr, device=self.device)  # one tensor each, for rates differ
+            groups.setdefault((table, decays), fresh)["params"].append(p)
+        return list(groups.values())
+
     def __iter__(self) -> Iterator[Epoch]:
         while self.epoch < self.schedule.epochs:
             yield self._train_epoch()
@@ -145,7 +156,7 @@ class Training:
     def _train_epoch(self) -> Epoch:
         begin = time.monotonic()
         for group in self.optimizer.param_groups:
-            rate = self.schedule.rate(self.epoch)
+            rate = self.schedule.rate(self.epoch) * group["factor"]
             group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], Tensor) else rate
         self.net.train()
         step = self._replay or self._prepare()
@@ -166,15 +177,16 @@ class Training:
 
     def _step(self) -> None:
         x, targets = self.batches(self._chosen)
+        answer = running if targets.ndim == 3 else call
         if self.teacher is not None and self.schedule.distill > 0:
             with torch.no_grad(), self._autocast():
-                taught = call(self.teacher, x).float()
-            soft = torch.sigmoid(taught) if self.schedule.loss == "bce" else torch.softmax(taught, 1)
+                taught = answer(self.teacher, x).float()
+            soft = torch.sigmoid(taught) if self.schedule.loss == "bce" else torch.softmax(taught, -1)
             targets = torch.lerp(targets, soft, self.schedule.distill)
         with self._autocast():
-            logits = call(self.net, x)
+            logits = answer(self.net, x)
         measure = F.binary_cross_entropy_with_logits if self.schedule.loss == "bce" else F.cross_entropy
-        loss = measure(logits.float(), targets)
+        loss = measure(logits.float().flatten(0, -2), targets.flatten(0, -2))
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self._loss += loss.detach()
@@ -271,3 +283,14 @@ def call(net: nn.Module, x: Tensor) -> Tensor:
     """Class scores of whole inputs: `net.clip(x)` where a streaming model has it, else `net(x)`."""
     clip: Callable[[Tensor], Tensor] = getattr(net, "clip", net)
     return clip(x)
+
+
+def running(net: nn.Module, x: Tensor) -> Tensor:
+    """Class scores after each token of whole inputs, (B, T, K). Raises InputError for a model that does not offer them."""
+    answer: Callable[[Tensor], Tensor] | None = getattr(net, "running", None)
+    if answer is None:
+        raise InputError(
+            f"training: data with an answer for each token need a model with a method running(x), got {type(net).__name__} "
+            "without one; add it or choose another task"
+        )
+    return answer(x)
