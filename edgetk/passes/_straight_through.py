@@ -1,8 +1,8 @@
 """Straight-through factorizers: D and the sparse S are learned with the task, and which numbers of S are kept with them.
 
 Source: DSFormer, Chand, Prabhu & Kumar 2023, arXiv:2312.13211, names the idea; which of two readings is the paper's could not
-be verified, so both are here behind one interface (docs/dsformer.md). Forward A^ = D S, S projected to s non-zeros a column; backward
-the projection counts as the identity, so that numbers that are not kept go on learning:
+be verified, so both are here behind one interface (docs/dsformer.md). Forward A^ = D S, S projected to s non-zeros a column;
+backward the projection counts as the identity, so that numbers that are not kept go on learning:
 
     A  shadow coefficients S~:  S = Top_s(S~);              dD = G S^T, dS~ = D^T G,  with G = dLoss / dA^
     B  shadow matrix A~:        D, S = a few rounds on A~;  dA~ = G
@@ -218,6 +218,17 @@ def refresh(body: nn.Module, rounds: int = 1) -> None:
             module.refresh(rounds)
 
 
+def supports(body: nn.Module) -> list[Tensor]:
+    """Which coefficients each factorizer in `body` keeps now, in order."""
+    return [m.factors().coefficients.ne(0).cpu() for m in body.modules() if isinstance(m, Factorizer)]
+
+
+def moved(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
+    """Share of the kept coefficients that were not kept before."""
+    new = sum(int((b & ~a).sum()) for a, b in zip(before, after, strict=True))
+    return new / max(1, sum(int(b.sum()) for b in after))
+
+
 def matrix_of(body: nn.Module, group: Group) -> Tensor:
     """The dense matrices of a group's linear layers as A (short, lines)."""
     layers: list[Any] = [body.get_submodule(name) for name in group.layers]
@@ -226,5 +237,14 @@ def matrix_of(body: nn.Module, group: Group) -> Tensor:
 
 
 __all__ = [
-    "Factorizer", "ShadowCoefficients", "ShadowMatrix", "StraightThroughLinear", "begin", "end", "matrix_of", "refresh",
-]  # fmt: skip
+    "Factorizer",
+    "ShadowCoefficients",
+    "ShadowMatrix",
+    "StraightThroughLinear",
+    "begin",
+    "end",
+    "matrix_of",
+    "moved",
+    "refresh",
+    "supports",
+]

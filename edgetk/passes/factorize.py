@@ -1,4 +1,4 @@
-"""Low-rank factorization of linear layers, W ~ U V, in the metric of what the layer reads."""
+"""Factorization of linear layers: low rank, W ~ U V, or a dense times a sparse factor, in the metric of what a layer reads."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from edgetk.core.bundle import Bundle
 from edgetk.core.contracts import PassResult
 from edgetk.core.errors import PreconditionError, RecipeError, closest
 
+#: what a layer may become
+METHODS = ("svd", "fwsvd", "dense-sparse")
+#: what a budget may be in
+BUDGETS = ("ratio", "bytes", "macs")
 #: shares of the outputs' variance that splitting one layer may change, tried in this order until accuracy suffers
 LADDER = (0.0005, 0.001, 0.002, 0.005, 0.01)
 #: shares of the highest rank that pays which are tried
@@ -23,16 +27,35 @@ MULTIPLE = 8
 class Factorize:
     """Replace linear layers by two smaller ones where that saves work.
 
-    Source: Eckart & Young 1936, weighted by the covariance of the layer's input.
+    Sources: "svd": Eckart & Young 1936, weighted by the covariance of the layer's input; "fwsvd": Hsu et al. 2022,
+    arXiv:2207.00112, rows weighted by Fisher information of the task's loss; "dense-sparse": DSFormer, arXiv:2312.13211.
 
-    A layer is split at the lowest rank at which the model's outputs change by no more than is allowed, if the pair then costs
-    at most `pays` of the layer. The allowance grows until accuracy on validation falls by more than `max_drop`. `ranks` fixes
-    layers and ranks instead of searching (fine-tuning follows then).
+    Without a budget (svd only) a layer is split at the lowest rank at which the model's outputs change by no more than is
+    allowed, if the pair then costs at most `pays` of the layer. The allowance grows until accuracy on validation falls by more
+    than `max_drop`. `ranks` fixes layers and ranks instead of searching (fine-tuning follows then).
+
+    With a `budget` all chosen layers are factorized to the same share: {"ratio": 2.8} times fewer bits, or {"bytes": n} or
+    {"macs": n} for all of them together, biases apart. The sizes of a dense-sparse pair are those with the smallest measured
+    error of a few, tried on the first layer of each kind. Fine-tuning, or `refactorize`, is meant to follow.
 
     Layers that read spikes (`spike_driven()`) stay whole: their products are additions, which between the two of a pair they
     would not be. So do all layers of a module with `exact_sums`, which those of a pair could not keep.
     """
 
+    #: "svd", "fwsvd" or "dense-sparse"
+    method: str = "svd"
+    #: one of ratio, bytes and macs; empty: search (svd only)
+    budget: Mapping[str, float] = field(default_factory=dict)
+    #: with a budget: names or name endings of the layers, such as "up"; empty: all that are large enough
+    layers: tuple[str, ...] = ()
+    #: dense-sparse: one dictionary for layers that read one input
+    share: bool = True
+    #: dense-sparse: atoms in as many groups as a line has non-zeros, one of each, whose indices take fewer bits
+    grouped: bool = False
+    #: with a budget: weigh errors by what the layers read
+    activations: bool = True
+    #: dense-sparse: alternations between dictionary and coefficients
+    rounds: int = 8
     #: accuracy on validation that the search may give up, in [0, 1]
     max_drop: float = 0.0025
     #: fixed rank per layer, such as {"embed.position.taps": 64}; empty: search
@@ -55,17 +78,35 @@ class Factorize:
                 f"factorize: max_drop must be in [0, 1] and pays in (0, 1), got {self.max_drop} and {self.pays}; "
                 "correct the recipe"
             )
-        if self.calibration < 1 or self.examples < 1:
+        if min(self.calibration, self.examples, self.rounds) < 1:
             raise RecipeError(
-                f"factorize: calibration and examples must be at least 1, got {self.calibration} and {self.examples}; "
+                "factorize: calibration, examples and rounds must be at least 1, "
+                f"got {self.calibration}, {self.examples} and {self.rounds}; correct the recipe"
+            )
+        if self.method not in METHODS:
+            raise RecipeError(f"factorize: method must be one of {', '.join(METHODS)}, got {self.method!r}; correct the recipe")
+        if self.budget and (len(self.budget) != 1 or not self.budget.keys() <= {*BUDGETS} or not min(self.budget.values()) > 0):
+            raise RecipeError(
+                f"factorize: budget must be one of {', '.join(BUDGETS)} with a number above 0, got {dict(self.budget)}; "
                 "correct the recipe"
             )
+        if self.budget.get("ratio", 2.0) <= 1.0:
+            raise RecipeError(f"factorize: a ratio must be above 1, got {self.budget['ratio']}; correct the recipe")
+        if self.method != "svd" and not self.budget:
+            raise RecipeError(f"factorize: {self.method} needs a budget, got none; add one such as {{ratio = 2.8}}")
+        if self.budget and self.ranks:
+            raise RecipeError("factorize: ranks and a budget must not be given together, got both; leave one out")
 
     def check(self, bundle: Bundle) -> None:
         """There must be a linear layer that is large enough, and data."""
         from edgetk.passes._statistics import require_data
 
         require_data(bundle, "factorize")
+        if self.budget:
+            from edgetk.passes._budget import check
+
+            check(self, bundle, self._chosen(bundle.module))
+            return
         if not self.ranks and not _linears(bundle.module, self.min_weights):
             raise PreconditionError(
                 f"factorize: needs a linear layer of at least {self.min_weights} weights, got none in {bundle.name}; "
@@ -85,6 +126,22 @@ class Factorize:
                 raise PreconditionError(f"factorize: the rank of {name} must be in [1, {most}], got {rank}; correct the recipe")
 
     def __call__(self, bundle: Bundle) -> PassResult:
+        if self.budget:
+            from edgetk.passes._budget import factorize
+
+            return factorize(self, bundle, self._chosen(bundle.module))
+        return self._search(bundle)
+
+    def _chosen(self, body: Any) -> list[str]:
+        """With a budget: the layers it is for."""
+        whole = _whole(body)
+        return [
+            name
+            for name in _linears(body, self.min_weights)
+            if name not in whole and (not self.layers or any(name == x or name.endswith(f".{x}") for x in self.layers))
+        ]
+
+    def _search(self, bundle: Bundle) -> PassResult:
         import copy
 
         from edgetk.passes._least_squares import low_rank
@@ -108,7 +165,7 @@ class Factorize:
             factors[name] = (*low_rank(layer.weight.detach(), moments[name], layer.bias is not None), moments[name].mean)
 
         def split(ranks: Mapping[str, int]) -> Bundle:
-            return replace(bundle, body=_split(copy.deepcopy(body), ranks, factors))
+            return replace(bundle, body=split_layers(copy.deepcopy(body), ranks, factors))
 
         ranks = dict(self.ranks)
         tried: list[dict[str, Any]] = []
@@ -128,7 +185,7 @@ class Factorize:
                 ranks = candidate
         if not ranks:
             return PassResult(body, False, {"tried": tried, **kept})
-        return PassResult(_split(body, ranks, factors), True, {"ranks": ranks, "tried": tried, **kept}, {"ranks": ranks})
+        return PassResult(split_layers(body, ranks, factors), True, {"ranks": ranks, "tried": tried, **kept}, {"ranks": ranks})
 
     def _candidates(self, body: Any, name: str) -> list[int]:
         """Ranks of one layer that pay, the highest first."""
@@ -138,10 +195,12 @@ class Factorize:
         return sorted((r for r in ranks if r > 0), reverse=True)
 
     def rebuild(self, body: Any, structure: Mapping[str, Any]) -> Any:
-        """Split the same layers at the same ranks; the weights come afterwards."""
+        """Split the same layers at the same sizes; the weights come afterwards."""
+        from edgetk.models.layers.dense_sparse import Group, install
         from edgetk.models.layers.quantized import LowRank
 
-        for name, rank in structure["ranks"].items():
+        install(body, [Group.from_json(group) for group in structure.get("groups", ())])
+        for name, rank in structure.get("ranks", {}).items():
             layer = body.get_submodule(name)
             body.set_submodule(name, LowRank(layer.in_features, rank, layer.out_features, layer.bias is not None))
         return body
@@ -160,7 +219,7 @@ def _whole(body: Any) -> dict[str, str]:
     return dict.fromkeys(exact, "whose sums are exact") | dict.fromkeys(spiking, "whose products are additions of spikes")
 
 
-def _split(body: Any, ranks: Mapping[str, int], factors: Mapping[str, Any]) -> Any:
+def split_layers(body: Any, ranks: Mapping[str, int], factors: Mapping[str, Any]) -> Any:
     """`body` with the layers of `ranks` as pairs; the mean of what is lost goes into the bias, where there is one."""
     import torch
 

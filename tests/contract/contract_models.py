@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from edgetk.core import registry
-from edgetk.core.bundle import Bundle
+from edgetk.core.bundle import Bundle, PassRecord
 from edgetk.core.contracts import Split
 from edgetk.core.errors import InputError
 from edgetk.testing import tiny_bundle
@@ -85,6 +86,15 @@ def transformer() -> Bundle:
     return replace(bundle, data=Words(), labels=Words.labels, original=bundle.body)
 
 
+def factorized() -> Bundle:
+    """The transformer with dense-sparse layers."""
+    made, bundle = registry.load("pass", "factorize"), transformer()
+    body = copy.deepcopy(bundle.body)
+    settings = {"method": "dense-sparse", "budget": {"ratio": 1.5}, "min_weights": 512, "rounds": 2, "calibration": 24}
+    result = made(**settings)(replace(bundle, body=body))
+    return bundle.with_body(result.body, PassRecord("factorize", settings, {}, result.structure))
+
+
 def graph() -> Bundle:
     """The whole-input form of the tiny model as an ONNX body."""
     from edgetk.export.lower import lower
@@ -117,4 +127,14 @@ def texts(folder: Path, name: str) -> Path:
             fields[layout.label] = layout.labels[i % 2]
             lines.append("\t".join(fields))
         (folder / f"{part}.tsv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def reviews(folder: Path) -> Path:
+    """Reviews of random letters in the layout of IMDb's archive."""
+    random = np.random.default_rng(0)
+    for part, name in ((part, name) for part in ("train", "test") for name in ("neg", "pos")):
+        (folder / part / name).mkdir(parents=True)
+        for n in range(12):
+            (folder / part / name / f"{n:02}.txt").write_bytes(random.integers(97, 123, 150, dtype=np.uint8).tobytes())
     return folder

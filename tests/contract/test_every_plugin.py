@@ -32,11 +32,15 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "finetune": {"epochs": 2, "batch": 16, "augment": "none", "device": "cpu"},
     "binarize": {"weights": ("mlp",), "epochs": 1, "batch": 16, "calibration": 4, "augment": "none", "device": "cpu"},
     "quantize": {"max_drop": 1.0, "min_weights": 64},
+    "refactorize": {"epochs": 1, "batch": 16, "device": "cpu"},
 }
+#: passes that work on what another one made
+AFTER: Mapping[str, Callable[[], Bundle]] = {"refactorize": contract_models.factorized}
 
 #: data for tasks that embed none
 FOLDERS: Mapping[str, Callable[[Path], Path]] = {
     "cifar10": contract_models.binary_pictures,
+    "imdb-bytes-lm": contract_models.reviews,
     **{name: partial(contract_models.texts, name=name) for name in ("cola", "mrpc", "rte", "sst2")},
 }
 
@@ -63,7 +67,7 @@ def test_every_model(family: str, variant: str) -> None:
 def test_every_pass(name: str) -> None:
     made = registry.load("pass", name)(**SETTINGS.get(name, {}))
     refusals = []
-    for bundle in BUNDLES:
+    for bundle in (AFTER[name],) if name in AFTER else BUNDLES:
         candidate = replace(bundle(), target=board.load("host"))
         if ("torch" if candidate.is_torch else "onnx") not in made.accepts:
             continue

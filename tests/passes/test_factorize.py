@@ -139,8 +139,14 @@ def test_what_cannot_be_factorized_is_refused() -> None:
     [
         ({"max_drop": -0.1}, r"factorize: max_drop must be in \[0, 1\] and pays in \(0, 1\), got -0\.1 and 0\.7; correct the"),
         ({"pays": 1.0}, r"factorize: max_drop must be in \[0, 1\] and pays in \(0, 1\), got 0\.0025 and 1\.0; correct the"),
-        ({"calibration": 0}, r"factorize: calibration and examples must be at least 1, got 0 and 1000; correct the recipe"),
-        ({"examples": 0}, r"factorize: calibration and examples must be at least 1, got 96 and 0; correct the recipe"),
+        (
+            {"calibration": 0},
+            r"factorize: calibration, examples and rounds must be at least 1, got 0, 1000 and 8; correct the recipe",
+        ),
+        (
+            {"examples": 0},
+            r"factorize: calibration, examples and rounds must be at least 1, got 96, 0 and 8; correct the recipe",
+        ),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,10 +38,17 @@ def resolve(device: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
-def tune(body: nn.Module, bundle: Bundle, schedule: Schedule, augment: str, device: str) -> dict[str, Any]:
+def tune(
+    body: nn.Module,
+    bundle: Bundle,
+    schedule: Schedule,
+    augment: str,
+    device: str,
+    between: Callable[[nn.Module], None] | None = None,
+) -> dict[str, Any]:
     """Train `body` in place on the data of `bundle`, keep its best epoch, bring it back to the CPU; gives notes for the report.
 
-    The teacher is `bundle.original`, where the schedule distills.
+    The teacher is `bundle.original`, where the schedule distills. `between` is called with the body after each epoch.
     """
     data = bundle.data
     assert isinstance(data, TrainingData)
@@ -52,7 +60,11 @@ def tune(body: nn.Module, bundle: Bundle, schedule: Schedule, augment: str, devi
     teacher = copy.deepcopy(bundle.original).to(device).eval() if teaches else None
     held_out = validation.features.to(device), validation.labels.to(device)
     training = Training(body, batches, rows, held_out, schedule, teacher)
-    history = [[e.number, round(e.loss, 5), e.correct] for e in training]
+    history = []
+    for e in training:
+        history.append([e.number, round(e.loss, 5), e.correct])
+        if between is not None:
+            between(body)
     body.load_state_dict(training.best)
     body.cpu().eval()
     return {
