@@ -72,8 +72,8 @@ class Buffer:
 class Workload:
     """A graph as work: its operators, the peak of live activations, and the state it carries.
 
-    `buffers` are the activations with their lifetimes, in steps of the graph's own nodes: what a static memory plan is made from
-    (empty where the shapes are not known).
+    `buffers` are the activations with their lifetimes, in steps of the graph's own nodes, for a static memory plan (empty where
+    the shapes are not known).
 
     `unknown` names every node whose work could not be counted, and why; predictors must not pass over it. `rates_from` says
     on what inputs spike rates and densities were recorded; empty where they were not.

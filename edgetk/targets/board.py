@@ -1,80 +1,27 @@
 """Boards from TOML files: a built-in one by its file name or an alias, any other by the path of a .toml file.
 
 A file holds the fields of `core.target.Target`, and under [sources] one line for every number. Nothing else is read and
-nothing is assumed: an unknown key, a missing one, a number without a source are errors.
+nothing is assumed: an unknown key, a missing one, a number without a source are errors. After the name may stand a unit of
+the board (`jetson-nano:cpu`), one of its power modes (`jetson-nano:5W`), or both (`jetson-nano:cpu:5W`).
 """
 
 from __future__ import annotations
 
-import math
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from edgetk.core.errors import InputError, UnknownName, closest
-from edgetk.core.target import Stack, Target
-from edgetk.targets import machine
+from edgetk.core.target import Mode, Target
+from edgetk.targets.board_schema import target
 
 _FOLDER = Path(__file__).resolve().parent / "boards"
-
-_NUMBERS = {
-    "clock_hz": float,
-    "cores": int,
-    "mem_bytes_per_s": float,
-    "ram_bytes": int,
-    "flash_bytes": int,
-    "power_w": float,
-    "idle_w": float,
-    "overhead_s_per_op": float,
-}
-_OTHERS = {
-    "description": str,
-    "kind": str,
-    "power_mode": str,
-    "aliases": list,
-    "measurable": bool,
-    "read_at_run_time": list,
-    "stack": dict,
-    "macs_per_cycle": dict,
-    "joules": dict,
-    "sources": dict,
-    "calibration": dict,
-}
-_REQUIRED = ("description", "kind", "power_mode", "stack", "cores", "clock_hz", "mem_bytes_per_s", "ram_bytes", "flash_bytes")
-#: what a board of kind "neuromorphic" must give instead: energies of operations, not speeds and sizes
-_REQUIRED_NEUROMORPHIC = ("description", "kind", "power_mode", "stack", "cores", "joules")
-_JOULES = {"synop": float, "neuron_update": float}
-_STACK = {
-    "name": str,
-    "runtime": str,
-    "opset": int,
-    "max_opset": int,
-    "ir_version": int,
-    "activation": str,
-    "layer_norm": bool,
-    "operators": list,
-    "exports": list,
-}
-_STACK_REQUIRED = ("name", "runtime")
-_NEUROMORPHIC = "neuromorphic"
-_KINDS = ("cpu", "gpu", "mcu", _NEUROMORPHIC)
-_ACTIVATIONS = ("int8", "uint8")
-_LATE: Mapping[str, Callable[[], Any]] = {
-    "clock_hz": machine.clock_hz,
-    "cores": machine.cores,
-    "ram_bytes": machine.ram_bytes,
-    "flash_bytes": machine.disk_bytes,
-}
-_WORDS = {
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    list: "a list of texts",
-    dict: "a table",
-}
+#: what a second unit of a board has in common with it; all else it gives itself
+_SHARED = ("power_mode", "ram_bytes", "flash_bytes", "mem_bytes_per_s", "idle_w")
+#: what a power mode may change of the board, or of one of its units
+_IN_MODE = ("clock_hz", "cores", "mem_bytes_per_s", "power_w", "idle_w")
 
 
 def names() -> tuple[str, ...]:
@@ -97,19 +44,32 @@ def aliases() -> dict[str, str]:
     return dict(_aliases())
 
 
+def parts(name: str) -> tuple[str, ...]:
+    """What may stand after the name of a built-in board: its other units, then its power modes."""
+    data = _read(_FOLDER / f"{name}.toml")
+    return (*data.get("units", {}), *data.get("modes", {}))
+
+
+def units(name: str) -> tuple[str, ...]:
+    """The board itself and its other units, as names to load."""
+    return (name, *(f"{name}:{unit}" for unit in _read(_FOLDER / f"{name}.toml").get("units", {})))
+
+
 def load(name_or_path: str) -> Target:
-    """The board of that name or alias, or the one described by that .toml file.
+    """The board of that name or alias, or the one described by that .toml file; in the unit and power mode named after it.
 
     Raises UnknownName for a name nobody has, InputError for a file that does not describe a board.
     """
-    if name_or_path.endswith(".toml"):
-        path = Path(name_or_path)
-        return _target(path.stem, _read(path), str(path))
-    name = name_or_path if name_or_path in names() else _aliases().get(name_or_path)
+    if ".toml" in name_or_path:
+        stem, _, rest = name_or_path.rpartition(".toml")
+        path = Path(f"{stem}.toml")
+        return _select(path.stem, _read(path), [part for part in rest.split(":") if part], str(path))
+    first, *wanted = name_or_path.split(":")
+    name = first if first in names() else _aliases().get(first)
     if name is None:
-        end = closest(name_or_path, [*names(), *_aliases()])
+        end = closest(first, [*names(), *_aliases()])
         raise UnknownName(f"target {name_or_path!r}: must be the name of a board or a path that ends in .toml; {end}")
-    return _target(name, _read(_FOLDER / f"{name}.toml"), f"{name}.toml")
+    return _select(name, _read(_FOLDER / f"{name}.toml"), wanted, f"{name}.toml")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -121,128 +81,60 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"board {path}: must be TOML, got {error}; mend the file") from error
 
 
-def _target(name: str, data: dict[str, Any], where: str) -> Target:
-    _check_types(data, _NUMBERS | _OTHERS, "", where)
-    measurable = data.get("measurable", False)
-    late = {*data.get("read_at_run_time", ()), "mem_bytes_per_s"} if measurable else set()
-    neuromorphic = data.get("kind") == _NEUROMORPHIC
-    required = _REQUIRED_NEUROMORPHIC if neuromorphic else _REQUIRED
-    _check_given(data, [key for key in required if key not in late], "", where)
-    _check_types(data["stack"], _STACK, "stack.", where)
-    _check_given(data["stack"], _STACK_REQUIRED, "stack.", where)
-    if data["stack"].get("exports") == []:
-        raise InputError(f"board {where}: stack.exports must name a format, got none; name one or leave it out")
-    rates: dict[str, float] = data.get("macs_per_cycle", {})
-    _check_types(rates, dict.fromkeys(rates, float), "macs_per_cycle.", where)
-    _check_choice(data["kind"], _KINDS, "kind", where)
-    _check_choice(data["stack"].get("activation", "int8"), _ACTIVATIONS, "stack.activation", where)
-    joules: dict[str, float] = data.get("joules", {})
-    if joules and not neuromorphic:
-        raise InputError(f'board {where}: joules must stand on a board of kind "neuromorphic", got {data["kind"]!r}; remove it')
-    _check_types(joules, _JOULES, "joules.", where)
-    _check_given(joules, _JOULES if neuromorphic else (), "joules.", where)
-    found = _at_run_time(data, where)
-    if "float32" not in rates and not measurable and not neuromorphic:
-        raise InputError(
-            f"board {where}: macs_per_cycle must give at least float32, got {list(rates)}; add macs_per_cycle.float32"
-        )
-    calibration = data.get("calibration", {})
-    if calibration and not (isinstance(calibration.get("source"), str) and calibration["source"].strip()):
-        raise InputError(f"board {where}: calibration must name its source, got none; add calibration.source")
-    per_mac = calibration.get("joules_per_mac", {})
-    _check_types({"joules_per_mac": per_mac}, {"joules_per_mac": dict}, "calibration.", where)
-    _check_types(per_mac, dict.fromkeys(per_mac, float), "calibration.joules_per_mac.", where)
-    numbers: dict[str, Any] = dict.fromkeys(("clock_hz", "mem_bytes_per_s", "ram_bytes", "flash_bytes"))
-    numbers |= {key: kind(data[key]) for key, kind in _NUMBERS.items() if key in data} | found
-    stack: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data["stack"].items()}
-    return Target(
-        name=name,
-        description=data["description"],
-        kind=data["kind"],
-        power_mode=data["power_mode"],
-        stack=Stack(**stack),
-        macs_per_cycle={key: float(value) for key, value in rates.items()},
-        measurable=measurable,
-        sources=_sources(data, where) | dict.fromkeys(found, "read from the operating system"),
-        calibration=calibration,
-        joules={key: float(value) for key, value in joules.items()},
-        **numbers,
-    )
-
-
-def _is(value: Any, kind: type) -> bool:
-    if isinstance(value, bool) or kind is bool:
-        return isinstance(value, bool) and kind is bool
-    if kind is float:
-        return isinstance(value, (int, float))
-    if kind is int and isinstance(value, float):  # 4e9 is how people write a whole number of bytes
-        return value.is_integer()
-    if kind is list:
-        return isinstance(value, list) and all(isinstance(item, str) for item in value)
-    return isinstance(value, kind)
-
-
-def _check_types(table: Mapping[str, Any], kinds: Mapping[str, type], prefix: str, where: str) -> None:
-    for key, value in table.items():
-        if key not in kinds:
-            raise InputError(f"board {where}: every key must be one of a board's, got {prefix}{key}; {closest(key, kinds)}")
-        if not _is(value, kinds[key]):
-            raise InputError(f"board {where}: {prefix}{key} must be {_WORDS[kinds[key]]}, got {value!r}; correct it")
-        if kinds[key] in (int, float) and not (value > 0 and math.isfinite(value)):
-            raise InputError(f"board {where}: {prefix}{key} must be greater than 0, got {value}; correct it or leave it out")
-
-
-def _check_given(table: Mapping[str, Any], required: Iterable[str], prefix: str, where: str) -> None:
-    for key in required:
-        if key not in table:
-            raise InputError(f"board {where}: {prefix}{key} must be given, got nothing; add it")
-
-
-def _check_choice(value: str, choices: tuple[str, ...], key: str, where: str) -> None:
-    if value not in choices:
-        raise InputError(f"board {where}: {key} must be one of {', '.join(choices)}, got {value!r}; correct it")
-
-
-def _numbers(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted names of all numbers that need a source."""
-    for key, value in table.items():
-        if isinstance(value, dict) and key in ("stack", "macs_per_cycle", "joules"):
-            yield from _numbers(value, f"{prefix}{key}.")
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            yield f"{prefix}{key}"
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+def _select(name: str, data: dict[str, Any], wanted: list[str], where: str) -> Target:
+    """The board with the wanted unit and power mode laid over it."""
+    others, modes = data.pop("units", {}), data.pop("modes", {})
+    for table, what in ((others, "units"), (modes, "modes")):
+        if not isinstance(table, dict) or not all(isinstance(value, dict) for value in table.values()):
+            raise InputError(f"board {where}: {what} must be tables, got {table!r}; correct it")
+    unit, mode = "", ""
+    for part in wanted:
+        if part in others and not unit:
+            unit = part
+        elif part in modes and not mode:
+            mode = part
         else:
-            yield f"{prefix}{key}", value
+            known = closest(part, [*others, *modes])
+            raise UnknownName(f"target {':'.join((name, *wanted))}: {part!r} must be a unit or a power mode of {name}; {known}")
+    own = data.get("kind", "") if others else ""
+    if unit:
+        data = _unit(data, others[unit])
+    changes = {key: _change(value, unit, [*others], f"board {where}: modes.{key}") for key, value in modes.items()}
+    told = tuple(_mode(key, change, data) for key, change in changes.items())
+    if mode:
+        data = _over(data, {**changes[mode], "power_mode": mode})
+    full = ":".join((name, *(part for part in (unit, mode) if part)))
+    return target(full, data, where, unit or (own if own in ("cpu", "gpu") else ""), tuple(m for m in told if m is not None))
 
 
-def _sources(data: Mapping[str, Any], where: str) -> dict[str, str]:
-    sources = dict(_flat(data.get("sources", {})))
-    needed = list(_numbers(data))
-    for key in needed:
-        text = sources.get(key)
-        if not isinstance(text, str) or not text.strip():
-            raise InputError(
-                f'board {where}: {key} must have a source, got none; add {key} under [sources], or write "assumed" there'
-            )
-    for key in sources:
-        if key not in needed:
-            raise InputError(f"board {where}: a source must belong to a number, got {key}; {closest(key, needed)}")
-    return sources
+def _unit(data: dict[str, Any], unit: dict[str, Any]) -> dict[str, Any]:
+    shared = {key: data[key] for key in _SHARED if key in data}
+    sources = {key: text for key, text in data.get("sources", {}).items() if key in shared}
+    return _over({**shared, "sources": sources}, unit)
 
 
-def _at_run_time(data: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """What the file leaves to this machine, as far as the operating system tells."""
-    keys = data.get("read_at_run_time", [])
-    if keys and data.get("measurable") is not True:
-        raise InputError(f"board {where}: read_at_run_time must stand beside measurable = true, got {keys}; give the numbers")
-    for key in keys:
-        if key not in _LATE:
-            raise InputError(f"board {where}: read_at_run_time must hold keys it can read, got {key!r}; {closest(key, _LATE)}")
-        if key in data:
-            raise InputError(f"board {where}: {key} must be given or read at run time, got both; remove one")
-    return {key: _LATE[key]() for key in keys}
+def _change(mode: dict[str, Any], unit: str, others: list[str], who: str) -> dict[str, Any]:
+    """What a mode changes of one unit: its own part of the table, and the power of the whole board."""
+    for key in mode:
+        if key not in (*_IN_MODE, "sources", *others):
+            raise InputError(f"{who} may change {', '.join(_IN_MODE)}, got {key}; {closest(key, [*_IN_MODE, *others])}")
+    if unit:
+        power: dict[str, Any] = {key: mode[key] for key in ("power_w", "idle_w") if key in mode}
+        sources = {key: text for key, text in mode.get("sources", {}).items() if key in power}
+        return _over({**power, "sources": sources}, mode.get(unit, {}))
+    return {key: value for key, value in mode.items() if key not in others}
+
+
+def _mode(name: str, change: Mapping[str, Any], data: Mapping[str, Any]) -> Mode | None:
+    clock = change.get("clock_hz", data.get("clock_hz"))
+    if not isinstance(clock, (int, float)):
+        return None
+    return Mode(name, float(clock), *(_watt(change.get(key, data.get(key))) for key in ("power_w", "idle_w")))
+
+
+def _watt(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _over(data: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    return {**data, **change, "sources": {**data.get("sources", {}), **change.get("sources", {})}}

@@ -170,9 +170,9 @@ def _source(graph: Graph, node: NodeProto) -> str:
 def _requantized(graph: Graph, node: NodeProto) -> bool:
     """True where all that reads the output of a node, a rectifier aside, is one QuantizeLinear."""
     name = node.output[0]
-    while len(readers := graph.readers.get(name, ())) == 1 and readers[0].op_type in (*VIEWS, "Relu", "Clip"):
-        name = readers[0].output[0]
-    return [reader.op_type for reader in readers] == ["QuantizeLinear"]
+    while [reader.op_type for reader in graph.readers.get(name, ())] in (["Relu"], ["Clip"]):
+        name = graph.readers[name][0].output[0]
+    return [reader.op_type for reader in graph.readers.get(name, ())] == ["QuantizeLinear"]
 
 
 def _name(node: NodeProto) -> str:

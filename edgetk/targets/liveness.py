@@ -24,7 +24,7 @@ def buffers(
     size: Callable[[str], int],
     inside: Mapping[str, int] | None = None,
 ) -> tuple[Buffer, ...]:
-    """The memory of the tensors of a graph, without those in `elsewhere` (constants, carried state), by the step they are made in.
+    """The memory of the tensors of a graph, without those in `elsewhere` (constants, carried state), in order.
 
     An input is alive until its last reader, an output from its maker to the end. `inside` gives, by its first output, what
     the body of a node needs while it runs.

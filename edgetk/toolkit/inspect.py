@@ -54,7 +54,7 @@ def examine(model: str, targets: Sequence[str] = ()) -> dict[str, Any]:
 def _form(name: str, precision: str, graph: onnx.ModelProto, signature: Signature, boards: Sequence[Target]) -> dict[str, Any]:
     from edgetk.export.graph import opset_of
     from edgetk.targets.count import count
-    from edgetk.targets.roofline import fits
+    from edgetk.targets.memory import fits
     from edgetk.toolkit.cost import predict
 
     work = count(graph, signature)
