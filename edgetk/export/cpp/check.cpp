@@ -38,11 +38,12 @@ class Comparison {
   void row(const float* values) {
     if (row_ >= expected_.rows()) throw edgetk::Error(name_ + ": must have " + std::to_string(expected_.rows()) + " rows, got more");
     for (std::size_t i = 0; i < expected_.columns(); ++i) {
-      if (!std::isfinite(values[i])) {
+      const double difference = std::fabs(static_cast<double>(values[i]) - static_cast<double>(expected_.row(row_)[i]));
+      if (!std::isfinite(difference)) {  // a NaN would compare as small
         largest_ = HUGE_VAL;
         break;
       }
-      largest_ = std::max(largest_, std::fabs(static_cast<double>(values[i]) - static_cast<double>(expected_.row(row_)[i])));
+      largest_ = std::max(largest_, difference);
     }
     ++row_;
   }
