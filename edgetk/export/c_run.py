@@ -16,6 +16,9 @@ import numpy as np
 from edgetk.core.errors import InputError, MissingExtra, PostconditionError
 
 
+_DTYPES = {"float": np.float32, "uint8_t": np.uint8}
+
+
 def build(folder: Path, out: Path | None = None, cc: str | None = None) -> Path:
     """The shared library of the generated C in `folder`, compiled there or into `out` with `cc` (the system's compiler).
 
@@ -85,11 +88,15 @@ def load(path: Path) -> Library:
 
 
 class Stream:
-    """One stream: its state and the memory of its inputs and outputs, which every step writes again."""
+    """One stream: its state (`states`: parts of it by name, float32 or codes) and the memory of its inputs and outputs, which
+    every step writes again."""
 
     def __init__(self, library: Library) -> None:
         self._library = library
         self.state = np.zeros(-(-library.about["state_bytes"] // 4), np.float32)
+        self.states = {
+            s["name"]: np.frombuffer(self.state, _DTYPES[s["dtype"]], s["size"], s["offset"]) for s in library.about["states"]
+        }
         self.inputs = {name: np.zeros(size, np.float32) for name, size in library.inputs.items()}
         self.outputs = {name: np.zeros(size, np.float32) for name, size in library.outputs.items()}
         self._in = (ctypes.c_void_p * len(self.inputs))(*(x.ctypes.data for x in self.inputs.values()))

@@ -79,7 +79,7 @@ def prove(
         return clip(call, signature, arrays)
 
     expected, got = run(lowered.reference), run(candidate)
-    return _compare(
+    return compare(
         signature.output_names,
         expected,
         got,
@@ -210,7 +210,7 @@ def step_vs_clip(bundle: Bundle, inputs: np.ndarray | int = 4, bound: float = 1e
         got = np.moveaxis(delayed, 1, whole.outputs[0].axes.split().index("T")).reshape(expected.shape)
     else:
         got = delayed[:, -1].reshape(expected.shape)
-    return _compare(
+    return compare(
         (whole.outputs[0].name,), (expected,), (got,), bound, reference="the clip form", runtime="torch", who="stream form"
     )
 
@@ -254,7 +254,7 @@ def _version() -> str:
     return str(onnxruntime.__version__)
 
 
-def _compare(
+def compare(
     names: Sequence[str], expected: Arrays, got: Arrays, relative: float, reference: str, runtime: str, who: str
 ) -> Parity:
     """The output whose difference is largest against its bound decides."""
@@ -304,4 +304,4 @@ def _agreement(expected: np.ndarray, got: np.ndarray, relative: float) -> tuple[
     return float(same.mean()), float(same[clear].mean()) if clear.any() else 1.0
 
 
-__all__ = ["BOUNDS", "initial_state", "prove", "random_inputs", "run_once", "runner", "step_vs_clip", "steps_of"]
+__all__ = ["BOUNDS", "compare", "initial_state", "prove", "random_inputs", "run_once", "runner", "step_vs_clip", "steps_of"]

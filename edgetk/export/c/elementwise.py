@@ -26,6 +26,10 @@ _TEXT = {
     "Relu": "edgetk_max({0}, 0.0f)",
     "Round": "edgetk_round({0})",
     "Where": "({0} ? {1} : {2})",
+    "Erf": "edgetk_erf({0})",
+    "Exp": "edgetk_exp({0})",
+    "Tanh": "edgetk_tanh({0})",
+    "Sigmoid": "edgetk_sigmoid({0})",
 }
 _CONDITIONS = {
     "Greater": "({0} > {1})",
@@ -40,10 +44,10 @@ _CONDITIONS = {
 #: operands of these are conditions
 _LOGIC = frozenset({"And", "Or", "Not"})
 
-#: operators that exist as activation tables only
+#: operators that become activation tables where their result is rounded to 8 bits
 TRANSCENDENTAL = frozenset({"Erf", "Tanh", "Sigmoid", "Exp"})
 
-OPERATORS = frozenset(_TEXT) | frozenset(_CONDITIONS) | TRANSCENDENTAL | {"Cast", "Clip"}
+OPERATORS = frozenset(_TEXT) | frozenset(_CONDITIONS) | {"Cast", "Clip"}
 
 
 def build(node: Node, operands: Sequence[Operand], shape: tuple[int, ...]) -> Operand:

@@ -11,10 +11,9 @@ import numpy as np
 from edgetk.export.c import elementwise
 from edgetk.export.c.arena import Arena, lay_out
 from edgetk.export.c.elementwise import number
-from edgetk.export.c.graph import refuse
 from edgetk.export.c.plan import Plan
 from edgetk.export.c.steps import (
-    WIDTH, Array, Buffer, Convolve, Copy, Dense, Expression, FloatDense, Lookup, Loop, Memory, Segment, Step, arrays,
+    WIDTH, Array, Buffer, Convolve, Copy, Dense, FloatDense, Lookup, Loop, Memory, Segment, Step, arrays,
 )  # fmt: skip
 
 #: bytes of the records that describe a layer, on a 32-bit processor: four pointers and four numbers; twelve numbers
@@ -28,25 +27,29 @@ class Program:
     name: str
     plan: Plan
 
-    def __post_init__(self) -> None:
-        for step in self.plan.steps:
-            found = set(step.expression.operators()) if isinstance(step, Loop) and isinstance(step.expression, Expression) else set()
-            if missing := sorted(found & elementwise.TRANSCENDENTAL):
-                raise refuse(
-                    "an activation beyond arithmetic must be rounded to 8 bits right behind it", missing[0],
-                    "quantize the layer that reads it",
-                )  # fmt: skip
-
     @cached_property
     def arena(self) -> Arena:
         return lay_out(self.plan.steps)
 
     @cached_property
     def arrays(self) -> tuple[Array, ...]:
-        """All constant data, wide elements first so that nothing lies between them."""
-        starts = [Array(f"start_{b.name}", b.dtype, v) for b, v in zip(self.plan.states, self.plan.starts, strict=True) if _mixed(v)]
+        """All constant data; each array is whole words, so that nothing lies between them."""
+        starts = [
+            Array(f"start_{b.name}", b.dtype, np.resize(v, -(-b.bytes // 4) * 4 // WIDTH[b.dtype]))
+            for b, v in zip(self.plan.states, self.plan.starts, strict=True)
+            if _mixed(v)
+        ]
         found = {a.name: a for step in self.plan.steps for a in arrays(step)} | {a.name: a for a in starts}
         return tuple(sorted(found.values(), key=lambda a: (-WIDTH[a.dtype], a.name)))
+
+    @property
+    def places(self) -> list[tuple[Buffer, int]]:
+        """The states in the order of their struct, each with its offset in bytes: wide elements first, so without holes."""
+        ordered, offset = [], 0
+        for buffer in sorted(self.plan.states, key=lambda b: -WIDTH[b.dtype]):
+            ordered.append((buffer, offset))
+            offset += buffer.bytes
+        return ordered
 
     @property
     def state_bytes(self) -> int:
@@ -72,16 +75,11 @@ def _mixed(values: np.ndarray) -> bool:
     return bool(np.any(values != values[0]))
 
 
-def _ordered(states: Sequence[Buffer]) -> list[Buffer]:
-    """Wide elements first, so that the struct has no holes."""
-    return sorted(states, key=lambda b: -WIDTH[b.dtype])
-
-
 def header(program: Program, notes: Sequence[str] = ()) -> str:
     """The interface: sizes, the state, and the functions."""
     name, upper, plan = program.name, program.name.upper(), program.plan
     about = "".join(f"\n * {line}" for line in notes)
-    fields = "\n".join(f"  {b.dtype} {b.name}[{b.size}];" for b in _ordered(plan.states))
+    fields = "\n".join(f"  {b.dtype} {b.name}[{b.size}];" for b, _ in program.places)
     state = f"typedef struct {{\n{fields or '  uint8_t none[4];'}\n}} {name}_state;"
     sizes = "\n".join(f"#define {upper}_{b.name.upper()} {b.size}" for b in (*plan.inputs, *plan.outputs))
     params = ", ".join((*(f"const float *{b.name}" for b in plan.inputs), *(f"float *{b.name}" for b in plan.outputs)))

@@ -31,6 +31,7 @@ def library(program: Program) -> str:
         "name": name,
         "inputs": [{"name": b.name, "size": b.size} for b in plan.inputs],
         "outputs": [{"name": b.name, "size": b.size} for b in plan.outputs],
+        "states": [{"name": b.name, "dtype": b.dtype, "size": b.size, "offset": at} for b, at in program.places],
         "state_bytes": program.state_bytes or 4,
         "macs": program.macs,
     }

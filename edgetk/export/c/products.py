@@ -118,6 +118,11 @@ def biased(planner: Planner, node: Node) -> Operand | None:
     return None
 
 
+def _words(codes: np.ndarray) -> np.ndarray:
+    """Filled up with zeros to whole words."""
+    return np.pad(codes.reshape(-1), (0, -codes.size % 4))
+
+
 def convolution(planner: Planner, node: Node) -> Operand:
     """A two-dimensional convolution of codes by int8 weights, dense or depthwise."""
     x, w = (planner.operand(name) for name in node.inputs[:2])
@@ -143,7 +148,7 @@ def convolution(planner: Planner, node: Node) -> Operand:
         stored = planner.array(f"{name}_bias", bias.array.astype(np.float32).reshape(-1), FLOAT)
     planner.steps.append(
         Convolve(
-            target, planner.contiguous(x, name), x.grid.zero, planner.array(f"{name}_weights", w.codes, "int8_t"),
+            target, planner.contiguous(x, name), x.grid.zero, planner.array(f"{name}_weights", _words(w.codes), "int8_t"),
             planner.array(f"{name}_scale", _scales(x, w.scale, outputs), FLOAT), stored,
             (channels, x.shape[2], x.shape[3]), (shape[1], shape[2], shape[3]), (w.codes.shape[2], w.codes.shape[3]),
             (int(get("strides", (1, 1))[0]), int(get("strides", (1, 1))[1])), (int(pads[0]), int(pads[1])), groups > 1,

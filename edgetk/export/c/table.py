@@ -74,7 +74,7 @@ def _cells(edges: np.ndarray, values: np.ndarray) -> Table | None:
         if len(np.unique(cell)) == len(edges):
             border = np.full(count, np.finfo(np.float32).max, np.float32)
             border[cell] = edges
-            before = np.searchsorted(cell, np.arange(count + 1))
+            before = np.searchsorted(cell, np.minimum(np.arange(count + 4), count))  # whole words
             return Table(float(low), float(per_unit), border, values[before].astype(np.uint8))
         count *= 2
     return None

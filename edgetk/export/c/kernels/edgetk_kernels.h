@@ -44,6 +44,30 @@ static inline float edgetk_round(float x) {
   return size < 4194304.0f ? rounded : x;
 }
 
+/* e^x to 2e-7 of its size: 2^k by the exponent's bits, e^r by its series, |r| <= ln 2 / 2. */
+static inline float edgetk_exp(float x) {
+  const float bounded = edgetk_min(edgetk_max(x, -87.0f), 88.0f);
+  const float k = edgetk_round(bounded * 1.44269504f);
+  const float r = (bounded - k * 0.693359375f) + k * 2.12194440e-4f;
+  const float series = 1.0f + r * (1.0f + r * (0.5f + r * (1.66666667e-1f + r * (4.16666667e-2f + r * (8.33333333e-3f + r * 1.38888889e-3f)))));
+  const int32_t bits = ((int32_t)k + 127) << 23;
+  float power;
+  memcpy(&power, &bits, sizeof power);
+  return series * power;
+}
+
+static inline float edgetk_tanh(float x) { return 1.0f - 2.0f / (edgetk_exp(2.0f * x) + 1.0f); }
+static inline float edgetk_sigmoid(float x) { return 1.0f / (1.0f + edgetk_exp(-x)); }
+
+/* erf(x) to 3e-7. Source: Abramowitz and Stegun 1964, 7.1.26. */
+static inline float edgetk_erf(float x) {
+  const float size = edgetk_max(x, -x);
+  const float t = 1.0f / (1.0f + 0.3275911f * size);
+  const float poly = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
+  const float y = 1.0f - poly * edgetk_exp(-size * size);
+  return x < 0.0f ? -y : y;
+}
+
 /* ONNX QuantizeLinear: round(x / scale) + zero as an unsigned byte, low = -zero and high = 255 - zero. */
 static inline uint8_t edgetk_code(float x, float scale, float low, float high, int32_t zero) {
   const float t = edgetk_min(edgetk_max(x / scale, low), high) + 12582912.0f;

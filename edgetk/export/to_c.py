@@ -1,0 +1,135 @@
+"""C99 sources: one step of a network as plain C, proven against the model by running it where a compiler is at hand.
+
+See docs/c.md for what the files are, what they need, and how the numbers relate to onnxruntime's.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgetk.core.artifact import Parity
+from edgetk.core.bundle import Bundle
+from edgetk.core.contracts import Emitted, Lowered
+from edgetk.core.errors import PreconditionError
+from edgetk.core.target import Target
+from edgetk.export import parity
+from edgetk.export.to_onnx import examples, front_end
+
+KERNELS = Path(__file__).parent / "c" / "kernels"
+
+#: streams of the proof
+STREAMS = 4
+
+
+@dataclass(frozen=True)
+class CExporter:
+    """Files of the format "c", in the folder `c/`."""
+
+    format: str = "c"
+
+    def check(self, bundle: Bundle, target: Target) -> None:
+        """There must be a step: generated C computes one frame at a time."""
+        if not bundle.signature.is_streaming:
+            raise PreconditionError(
+                f"c: {bundle.name} must have a stream form, got a model of whole inputs; export it to onnx, or --cpp"
+            )
+
+    def __call__(
+        self, lowered: Sequence[Lowered], bundle: Bundle, target: Target, facts: Mapping[str, Any] | None = None
+    ) -> Sequence[Emitted]:
+        """The sources of the stream form; nothing where it is not asked for.
+
+        Raises PreconditionError (an operator or a shape that C has no form for) or ParityError (it computes something else).
+        """
+        emitted: list[Emitted] = []
+        for low in lowered:
+            if low.signature.is_streaming:
+                files = project(low, bundle)
+                proof = prove(files, low, bundle)
+                notes = () if proof is not None else ("no C compiler and make here: it was not run",)
+                emitted += [Emitted(f"c/{name}", text, self.format, low, proof, notes) for name, text in files.items()]
+        return emitted
+
+
+def project(low: Lowered, bundle: Bundle) -> dict[str, bytes]:
+    """All files by name: the step `<model>.c` with header and data, kernels, front end, Makefile and library interface."""
+    from edgetk.export.c import emit, front, host
+    from edgetk.export.c.names import identifier
+    from edgetk.export.c.plan import plan
+
+    program = emit.Program(identifier(bundle.name), plan(low.graph, low.signature))
+    constants = front_end(bundle)
+    name = program.name
+    texts = {
+        f"{name}.h": emit.header(program, notes(low, bundle)),
+        f"{name}.c": emit.source(program),
+        f"{name}_data.h": emit.data_header(program),
+        f"{name}_data.c": emit.data(program),
+        f"{name}_library.c": host.library(program),
+        "Makefile": host.makefile(program),
+        **{path.name: path.read_text(encoding="utf-8") for path in sorted(KERNELS.glob("edgetk_*.h"))},
+        **(front.files(constants) if front.fits(constants) else {}),
+    }
+    return {file: text.encode() for file, text in texts.items()}
+
+
+def notes(low: Lowered, bundle: Bundle) -> list[str]:
+    """What the header says about the model: its states, timing, and classes."""
+    signature = low.signature
+    said = [f"{low.precision}; one step every {signature.period_s} s, answers look ahead {signature.lookahead_s} s"]
+    if parity.flush_steps(signature):
+        said.append(
+            f"To finish a clip set valid[0] of the state to 0 and make {parity.flush_steps(signature)} steps with zeros as input."
+        )
+    if bundle.labels:
+        said.append("Classes: " + ", ".join(bundle.labels))
+    return said
+
+
+def prove(files: Mapping[str, bytes], low: Lowered, bundle: Bundle) -> Parity | None:
+    """Build the sources here and compare every output of a few streams with the model in memory; None without a compiler."""
+    from edgetk.export import c_run
+
+    if shutil.which("make") is None or shutil.which("cc") is None or low.reference is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        library = c_run.load(c_run.build(Path(folder)))
+        inputs = tuple(x[:STREAMS] for x in examples(bundle, low, STREAMS))
+        flush = parity.flush_steps(low.signature)
+        count = len(low.signature.outputs)
+        expected = parity.stream(low.reference, low.signature, inputs, flush)[:count]
+        got = stream(library, inputs, flush)
+    return parity.compare(
+        low.signature.output_names[:count],
+        expected,
+        tuple(y.reshape(e.shape) for y, e in zip(got, expected, strict=True)),
+        0.0 if low.exact else parity.BOUNDS[low.precision],
+        reference="the model in memory",
+        runtime=f"generated C, {library.isa}",
+        who=f"{low.form} form in C ({low.precision})",
+    )
+
+
+def stream(library: Any, inputs: Sequence[np.ndarray], flush: int = 0) -> tuple[np.ndarray, ...]:
+    """Outputs (n, steps + flush, size) of whole streams (n, steps, …) in generated C, each from the initial state on."""
+    streams = []
+    for i in range(len(inputs[0])):
+        running = library.stream()
+        steps = [running.step(*(x[i, t] for x in inputs)) for t in range(inputs[0].shape[1])]
+        if flush:
+            running.states[parity.VALID.removeprefix("state_")][0] = 0
+            steps += [running.step(*(np.zeros_like(x[i, 0]) for x in inputs)) for _ in range(flush)]
+        streams.append(tuple(np.stack(y) for y in zip(*steps, strict=True)))
+    return tuple(np.stack(y) for y in zip(*streams, strict=True))
+
+
+EXPORTER = CExporter()
