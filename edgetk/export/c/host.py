@@ -117,14 +117,18 @@ def makefile(program: Program) -> str:
 CFLAGS ?= -O3
 OUT ?= .
 STRICT := -std=gnu99 -Wall -Wextra -ffp-contract=off -fPIC -fvisibility=hidden '-DEDGETK_ARENA=static __thread'
+FRONT := $(patsubst %.c,$(OUT)/%.o,$(wildcard edgetk_log_mel.c))
 MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
 {newline.join(rules)}
 
-$(OUT)/lib{name}.so: $(patsubst %,$(OUT)/{name}_%.o,$($(MACHINE))) $(OUT)/{name}_data.o {name}_library.c
+$(OUT)/lib{name}.so: $(patsubst %,$(OUT)/{name}_%.o,$($(MACHINE))) $(OUT)/{name}_data.o $(FRONT) {name}_library.c
 \t$(CC) $(CFLAGS) $(STRICT) -shared -o $@ $^
 
 $(OUT)/{name}_data.o: {name}_data.c {name}_data.h
 \t$(CC) $(CFLAGS) $(STRICT) -DEDGETK_PORTABLE -c -o $@ $<
+
+$(OUT)/edgetk_log_mel.o: edgetk_log_mel.c edgetk_log_mel.h edgetk_log_mel_data.h
+\t$(CC) $(CFLAGS) $(STRICT) -fvisibility=default -c -o $@ $<
 
 $(OUT)/{name}_%.o: {name}.c {name}.h {name}_data.h $(wildcard edgetk_*.h)
 \t$(CC) $(CFLAGS) $(STRICT) $($(MACHINE)_$*) -DEDGETK_SUFFIX=_$* -c -o $@ $<

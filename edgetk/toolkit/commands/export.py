@@ -31,13 +31,17 @@ def export(
         Path | None,
         typer.Option("--cpp", metavar="FOLDER", help="Write a C++ project that runs it on ONNX Runtime.", show_default=False),
     ] = None,
+    c: Annotated[
+        Path | None,
+        typer.Option("--c", metavar="FOLDER", help="Write one step as C99 for microcontrollers.", show_default=False),
+    ] = None,
     task: Annotated[str | None, typer.Option("--task", help="What the model is for, where it does not say.")] = None,
     folder: shared.DataFolder = None,
     as_json: shared.Json = False,
 ) -> None:
-    """Export a model as it is: files with their proofs, and projects that run them in C++."""
-    if output is None and cpp is None:
-        raise UsageError("export: must be told what to write, got neither --output nor --cpp; name a folder with one of them")
+    """Export a model as it is: files with their proofs, and projects that run them in C++ or plain C."""
+    if output is None and cpp is None and c is None:
+        raise UsageError("export: must be told what to write, got none of --output, --cpp and --c; name a folder with one")
     from edgetk.targets import board
     from edgetk.toolkit.recipe import Recipe
     from edgetk.toolkit.runner import open_with_data
@@ -62,6 +66,9 @@ def export(
                 "folder": str(cpp),
                 "files": {name: workspace.write(name, content) for name, content in made.items()},
             }
+    if c is not None:
+        with listener.task("write the C sources"):
+            found["c"] = _c_sources(c, lowered[_form(bundle)], bundle, chosen)
     if as_json:
         shared.print_json(found)
         return
@@ -94,6 +101,18 @@ def _files(
     return [item.artifact.to_json() for item in delivered]
 
 
+def _c_sources(folder: Path, low: Lowered, bundle: Bundle, target: Target) -> dict[str, Any]:
+    """Write the step as C, once it was proven."""
+    from edgetk.export.to_c import EXPORTER
+    from edgetk.toolkit.workspace import Workspace
+
+    EXPORTER.check(bundle, target)
+    workspace, emitted = Workspace.at(folder), EXPORTER((low,), bundle, target)
+    files = {e.name.removeprefix("c/"): workspace.write(e.name.removeprefix("c/"), e.content) for e in emitted}
+    proof = emitted[0].parity
+    return {"folder": str(folder), "files": files, "parity": proof.to_json() if proof else None, "notes": list(emitted[0].notes)}
+
+
 def _print(found: Mapping[str, Any], output: Path | None) -> None:
     from edgetk.core.artifact import Parity
 
@@ -104,3 +123,7 @@ def _print(found: Mapping[str, Any], output: Path | None) -> None:
         folder = found["cpp"]["folder"]
         print(f"{folder}: C++ project of {len(found['cpp']['files'])} files; build and check it:")
         print(f"  cmake -S {folder} -B {folder}/build && cmake --build {folder}/build && ctest --test-dir {folder}/build")
+    if "c" in found:
+        made = found["c"]
+        proof = Parity.from_json(made["parity"]) if made["parity"] else "; ".join(made["notes"])
+        print(f"{made['folder']}: C99 sources, {len(made['files'])} files, {proof}")
