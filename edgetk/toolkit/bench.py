@@ -231,6 +231,8 @@ def _warnings(result: Result, where: Place, agreement: dict[str, Any]) -> list[s
             "its predictions are for the former"
         )
     difference, scale = agreement["max_abs"], agreement["scale"]
+    if scale == 0:
+        found.append("all outputs were 0 on the inputs given: nothing was compared")
     if not math.isfinite(difference) or difference > _DIFFERENT * scale:
         found.append(
             f"the outputs differ from ONNX Runtime's here by up to {difference:.2g} of {scale:.2g}: what was timed computes "
@@ -241,15 +243,31 @@ def _warnings(result: Result, where: Place, agreement: dict[str, Any]) -> list[s
     return found
 
 
+def places(targets: Sequence[str], wanted: bool, host: str = "") -> tuple[Place, ...]:
+    """Where the targets of a run are measured, none where nobody wants it; `host` is the address of the first.
+
+    Raises UsageError, before any work, where one of them has no address.
+    """
+    if host and not wanted:
+        raise UsageError(f"compress: --host must stand beside --measure, got {host} alone; add --measure")
+    addresses = [host, *("" for _ in targets[1:])]
+    return tuple(place(text, address) for text, address in zip(targets, addresses, strict=True)) if wanted else ()
+
+
 def add(
-    run: RunResult, places: Sequence[Place], settings: Settings, say: Callable[[str], None] = lambda text: None
+    run: RunResult,
+    places: Sequence[Place],
+    settings: Settings | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> RunResult:
     """The run with its exported graphs measured at every place; its goals are judged again with what was measured.
 
     A measurement takes the place of an earlier one of the same figure; predictions stay beside it.
     """
+    from edgetk.targets.meters._bench import Settings
     from edgetk.toolkit.result import FigureRow, figure_from_json
 
+    settings = settings or Settings()
     rows = list(run.figures)
     warnings = list(run.warnings)
     for where in places:

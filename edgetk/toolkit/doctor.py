@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,6 +64,9 @@ def can_measure(powercap: Path = _POWERCAP) -> dict[str, str]:
     """Each metric with "yes: how" or "no: why not"."""
     ort = version_of("onnxruntime")
     latency = f"yes: onnxruntime {ort} on the CPU" if ort else "no: onnxruntime is not installed; pip install onnxruntime"
+    from edgetk.targets import power_ina3221, power_nvml
+    from edgetk.targets.meters.agent import trt
+
     counters = sorted(powercap.glob("*/energy_uj")) if powercap.is_dir() else []
     readable = [c for c in counters if os.access(c, os.R_OK)]
     if readable:
@@ -71,7 +75,32 @@ def can_measure(powercap: Path = _POWERCAP) -> dict[str, str]:
         energy = f"no: the counters under {powercap} are readable by root only"
     else:
         energy = f"no: this machine has no energy counter ({powercap} is empty); figures of energy are predicted"
-    return {"latency": latency, "energy": energy}
+    for found in (power_nvml.find(), power_ina3221.find()):
+        if not isinstance(found, str):
+            energy = f"yes: {found.name}"
+    gpu = trt.available()
+    client = shutil.which("ssh")
+    return {
+        "latency": latency,
+        "on a GPU": f"no: {gpu}" if gpu else "yes: TensorRT through the agent",
+        "on boards": f"yes: through {client}" if client else "no: the program ssh is not installed",
+        "energy": energy,
+        "board state": _state(),
+    }
+
+
+def _state() -> str:
+    """Whether figures of this machine may be called measured: its state must be known and hold still."""
+    from edgetk.targets.meters.agent.state import Board, unknown
+
+    state = Board().snapshot()
+    absent = unknown(state)
+    if absent:
+        return f"no: {', '.join(absent)} cannot be read: edgetk bench gives no latency here"
+    if state["kind"] == "virtual":
+        return "yes: a virtual machine, judged by the time of a fixed loop before and after"
+    mode = f"power mode {state['power_mode']}, " if state["power_mode"] else ""
+    return f"yes: {state['kind']}, {mode}governor {', '.join(state['governor'])}"
 
 
 def examine() -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from edgetk.core.signature import Signature
 from edgetk.targets.meters._bench import Item, Settings, run
 from edgetk.targets.meters._figures import figures
 from edgetk.targets.meters._transport import Local
-from edgetk.targets.meters.agent.cuda import Cuda
+from edgetk.targets.meters.agent import trt
 
 
 @dataclass(frozen=True)
@@ -24,13 +23,7 @@ class TensorRt:
 
     def available(self) -> str | None:
         """None if tensorrt can be imported and a GPU answers, else why not."""
-        if importlib.util.find_spec("tensorrt") is None:
-            return "tensorrt is not installed for this Python"
-        try:
-            Cuda()
-        except OSError as error:
-            return f"no NVIDIA GPU answers: {error}"
-        return None
+        return trt.available()
 
     def measure(self, path: Path, signature: Signature, budget_s: float = 2.0) -> Sequence[Measured | Missing]:
         """Run an engine, or an .onnx file as an engine built here, for about `budget_s` each way."""

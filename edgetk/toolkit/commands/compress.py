@@ -25,6 +25,11 @@ def compress(
     max_drop: Annotated[float | None, typer.Option("--max-drop", help="Accuracy that may be lost: 0.01 is one point.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Everything random follows from it.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    measure: Annotated[bool, typer.Option("--measure", help="Measure the exported files on the boards.")] = False,
+    host: Annotated[
+        str,
+        typer.Option("--host", help="With --measure: where the first target is, ssh://user@board, if its file does not say."),
+    ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
     as_json: shared.Json = False,
 ) -> None:
@@ -43,12 +48,19 @@ def compress(
     if dry_run:
         print(chosen.resolved().to_toml(), end="")
         return
-    from edgetk.toolkit import html, judge, report, runner
+    from edgetk.toolkit import bench, html, judge, report, runner
     from edgetk.toolkit.workspace import Workspace
 
-    result = runner.run(chosen, output, resume=resume, progress=shared.listener())
-    data = result.to_json()
+    places = bench.places(chosen.targets, measure, host)
+    listener = shared.listener()
+    result = runner.run(chosen, output, resume=resume, progress=listener)
     workspace = Workspace.at(Path(result.folder))
+    if places:
+        workspace.write_text("report.html", html.render(result.to_json()))  # a board that does not answer costs no report
+        with listener.task("measure on the boards"):
+            result = bench.add(result, places, say=listener.log)
+        workspace.write_json(runner.REPORT, result.to_json())
+    data = result.to_json()
     workspace.write_text("report.html", html.render(data))
     if as_json:
         shared.print_json(data)

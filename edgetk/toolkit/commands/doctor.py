@@ -22,11 +22,11 @@ def doctor(as_json: shared.Json = False) -> None:
         *((f"can measure {metric}", text) for metric, text in found["measures"].items()),
     ]
     for name, text in rows:
-        print(f"{name:<20} {text}")
+        print(f"{name:<24} {text}")
     for package, version in found["packages"].items():
-        print(f"{package:<20} {version or 'NOT INSTALLED; run: pip install ' + package}")
+        print(f"{package:<24} {version or 'NOT INSTALLED; run: pip install ' + package}")
     for extra, packages in found["extras"].items():
         text = ", ".join(f"{package} {version or 'not installed'}" for package, version in packages.items())
         hint = f"; run: pip install 'edgetk[{extra}]'" if extra in found["missing_extras"] else ""
-        print(f"{'extra ' + extra:<20} {text}{hint}")
+        print(f"{'extra ' + extra:<24} {text}{hint}")
     print("\nedgetk data shows where the data of a task is, edgetk list what models, passes and targets there are")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import importlib
+import importlib.util
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -165,6 +166,17 @@ class Model:
         except (OSError, RuntimeError) as error:
             return f"cannot be captured as a CUDA graph ({error})"
         return lambda: self._timed(lambda parity: self._cuda.launch(graphs[parity]))
+
+
+def available() -> str | None:
+    """None if TensorRT can be imported and a GPU answers, else why not."""
+    if importlib.util.find_spec("tensorrt") is None:
+        return "tensorrt is not installed for this Python"
+    try:
+        Cuda()
+    except OSError as error:
+        return f"no NVIDIA GPU answers: {error}"
+    return None
 
 
 def library() -> Any:
