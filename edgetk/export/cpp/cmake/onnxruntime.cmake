@@ -25,7 +25,7 @@ endfunction()
 # The header may lie in one of several folders, by how the runtime was packed.
 function(edgetk_use_headers)
   find_path(edgetk_ort_headers onnxruntime_c_api.h PATHS ${ARGN}
-            PATH_SUFFIXES . onnxruntime onnxruntime/core/session core/session NO_DEFAULT_PATH NO_CACHE)
+            PATH_SUFFIXES onnxruntime onnxruntime/core/session core/session NO_DEFAULT_PATH NO_CACHE NO_CMAKE_FIND_ROOT_PATH)
   if(edgetk_ort_headers)
     target_include_directories(edgetk_onnxruntime SYSTEM INTERFACE "${edgetk_ort_headers}")
     message(STATUS "ONNX Runtime: its header in ${edgetk_ort_headers}")

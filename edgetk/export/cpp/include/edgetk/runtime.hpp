@@ -77,8 +77,7 @@ class Runtime {
   static std::shared_ptr<const Runtime> opened(const std::string& library) {
     if (auto runtime = tried(library)) return runtime;
     const char* reason = dlerror();
-    throw Error("ONNX Runtime: " + library + " must be its library, got: " + (reason ? reason : "no OrtGetApiBase in it") +
-                "; correct the path");
+    throw Error("ONNX Runtime: " + library + " must be its library, got: " + (reason ? reason : "no reason") + "; correct the path");
   }
 };
 
