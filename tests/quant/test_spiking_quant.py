@@ -231,3 +231,10 @@ def test_layers_that_read_anything_else_have_free_scales() -> None:
     assert isinstance(first, QuantLinear)
     assert not is_power_of_two(first.scale)
     assert float(first.scale.max()) < 1.0 < CODES["int8"][2]
+
+
+def test_moved_spikes_keep_no_layer_float_as_long_as_the_answers_stay(folded: Bundle) -> None:
+    made = Quantize(min_weights=64, max_drop=1.0, max_change=0.0)
+    notes = made(replace(folded, body=copy.deepcopy(folded.body))).notes
+    assert max(notes["output_change"].values()) > 0
+    assert set(notes["kept_float"]).isdisjoint(notes["output_change"])
