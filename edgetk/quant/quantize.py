@@ -94,7 +94,7 @@ class Quantize:
         before = correct(bundle.module)
         change = _change(bundle, layers, scales, kind, inputs)
         worst = sorted(layers, key=lambda name: -change[name])
-        # where thresholds decide, a rounded weight moves spikes and so all that follows: only the answers tell whether it matters
+        # where thresholds decide, a rounded weight moves spikes and so all that follows: only the answers tell if that matters
         free = bool(getattr(bundle.module, "exact_sums", False))
         floating = [] if free else [name for name in worst if change[name] > self.max_change]
         drop = 0.0
