@@ -57,7 +57,7 @@ class Program:
 
     @property
     def arena_bytes(self) -> int:
-        return max(self.arena.size, 4)
+        return self.arena.size
 
     @property
     def constant_bytes(self) -> int:
@@ -149,14 +149,14 @@ def data(program: Program) -> str:
     for i, record in _records(program, Dense).items():
         step = program.plan.steps[i]
         assert isinstance(step, Dense)
-        parts.append(f"const edgetk_layer {name}_{record} = {_layer(program, step, f'{name}_{step.weights.name}')};\n")
+        parts.append(f"EDGETK_WORDS const edgetk_layer {name}_{record} = {_layer(program, step, f'{name}_{step.weights.name}')};\n")
     for i, record in _records(program, Convolve).items():
         step = program.plan.steps[i]
         assert isinstance(step, Convolve)
         numbers = (*step.size_in, *step.size_out, *step.kernel, *step.stride, *step.pad)
-        parts.append(f"const int32_t {name}_{record}[12] = {{{', '.join(map(str, numbers))}}};\n")
+        parts.append(f"EDGETK_WORDS const int32_t {name}_{record}[12] = {{{', '.join(map(str, numbers))}}};\n")
     for array in program.arrays:
-        parts.append(f"const {array.dtype} {name}_{array.name}[{array.values.size}] = {{\n{_values(array)}}};\n")
+        parts.append(f"EDGETK_WORDS const {array.dtype} {name}_{array.name}[{array.values.size}] = {{\n{_values(array)}}};\n")
     return "\n".join(parts)
 
 
@@ -184,12 +184,7 @@ def source(program: Program) -> str:
 #else
 #define EDGETK_NAME(function) function
 #endif
-#ifndef EDGETK_ARENA /* where streams run in several threads, each of them needs its own: static __thread */
-#define EDGETK_ARENA static
-#endif
-
-EDGETK_ARENA uint32_t {name}_arena[{program.arena_bytes // 4}];
-
+{_arena(program)}
 typedef char {name}_state_has_no_holes[sizeof({name}_state) == {program.state_bytes or 4} ? 1 : -1];
 {_packed(program)}
 void EDGETK_NAME({name}_reset)({name}_state *state);
@@ -203,6 +198,17 @@ void EDGETK_NAME({name}_step)({name}_state *state, {params}) {{
 {places}
 {body}
 }}
+"""
+
+
+def _arena(program: Program) -> str:
+    if not program.arena_bytes:
+        return ""
+    return f"""#ifndef EDGETK_ARENA /* where streams run in several threads, each of them needs its own: static __thread */
+#define EDGETK_ARENA static
+#endif
+
+EDGETK_ARENA uint32_t {program.name}_arena[{program.arena_bytes // 4}];
 """
 
 

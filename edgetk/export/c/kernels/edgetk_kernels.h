@@ -33,6 +33,13 @@
 #define EDGETK_ISA "portable"
 #endif
 
+/* Constant data in whole words and not aligned to more, so that nothing lies between arrays. */
+#if defined(__GNUC__)
+#define EDGETK_WORDS __attribute__((aligned(sizeof(void *))))
+#else
+#define EDGETK_WORDS
+#endif
+
 static inline float edgetk_max(float a, float b) { return a > b ? a : b; }
 static inline float edgetk_min(float a, float b) { return a < b ? a : b; }
 
