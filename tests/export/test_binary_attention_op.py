@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import shutil
 import subprocess
 from dataclasses import replace
@@ -17,6 +16,7 @@ import torch
 from export_toys import target
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from native_build import ISAS, built, make, require
 from torch import Tensor, nn
 
 from edgetk.core.bundle import Bundle
@@ -31,33 +31,19 @@ from edgetk.export.opset import fit
 from edgetk.models.layers.binary_attention import NUMERATORS, binary_linear_attention
 
 Array = np.ndarray
-ISAS = (*(("neon",) if platform.machine() == "aarch64" else ("avx512", "avx2")), "portable")
-
 CODES = np.array([[[1, -1], [1, 1]]], np.float32)  # their products are 2, 0; 0, 2 and the weights 2 + 2 * 3 = 8
 VALUES = np.array([[[3], [5]]], np.float32)
 BY_HAND = {"own_token": [15 / 8, 25 / 8], "sum": [30 / 8, 34 / 8]}  # (2 * 3 + 3 * 3) / 8, …; (2 * 3 + 3 * 8) / 8, …
 
 
-def make(folder: Path, *settings: str) -> Path:
-    """The library, built by its own Makefile."""
-    for tool in ("make", "cc"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"needs {tool} to build the operator library")
-    subprocess.run(["make", "-s", "-C", operators.SOURCES, f"OUT={folder}", *settings], check=True)
-    return folder / operators.FILE
-
-
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("native"))
+def library() -> Path:
+    return built()
 
 
 @pytest.fixture(params=ISAS)
-def isa(request: pytest.FixtureRequest, library: Path) -> str:
-    if request.param not in operators.isas(library):
-        pytest.skip(f"this processor has no {request.param}")
-    name: str = request.param
-    return name
+def isa(request: pytest.FixtureRequest) -> str:
+    return require(request.param)
 
 
 class Problem(ctypes.Structure):

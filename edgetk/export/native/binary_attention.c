@@ -7,25 +7,8 @@
 
 #include "head.h"
 
-#if defined(__aarch64__) && defined(__linux__)
-#include <asm/hwcap.h>
-#include <sys/auxv.h>
-#endif
-
 /* With more tokens than this the sum of the keys is not exact in float. */
 static const int64_t MAX_TOKENS = (int64_t)1 << 24;
-
-static int has(const char *isa) {
-#if defined(__x86_64__)
-  if (!strcmp(isa, "avx512")) return __builtin_cpu_supports("avx512f");
-  if (!strcmp(isa, "avx2")) return __builtin_cpu_supports("avx2");
-#elif defined(__aarch64__) && defined(__linux__)
-  if (!strcmp(isa, "neon")) return (getauxval(AT_HWCAP) & HWCAP_ASIMD) != 0;
-#elif defined(__aarch64__)
-  if (!strcmp(isa, "neon")) return 1;
-#endif
-  return !strcmp(isa, "portable");
-}
 
 static const struct {
   const char *name;
@@ -42,15 +25,9 @@ static const struct {
 
 static head_function find(const char *name) {
   for (size_t i = 0; i < sizeof ISAS / sizeof *ISAS; ++i) {
-    if ((!name || !strcmp(name, ISAS[i].name)) && has(ISAS[i].name)) return ISAS[i].run;
+    if ((!name || !strcmp(name, ISAS[i].name)) && edgetk_has(ISAS[i].name)) return ISAS[i].run;
   }
   return NULL;
-}
-
-const char *edgetk_isas(void) {
-  if (has("avx512")) return "avx512 avx2 portable";
-  if (has("avx2")) return "avx2 portable";
-  return has("neon") ? "neon portable" : "portable";
 }
 
 /* The same in plain float sums, for any numbers in place of codes, NaN among them. `context` holds bits + 1 rows. */

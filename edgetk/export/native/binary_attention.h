@@ -10,18 +10,13 @@
 
 #include <stdint.h>
 
-#if defined(__GNUC__)
-#define EDGETK_PUBLIC __attribute__((visibility("default")))
-#else
-#define EDGETK_PUBLIC
-#endif
+#include "isa.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 enum { EDGETK_OWN_TOKEN = 0, EDGETK_SUM = 1 };
-enum { EDGETK_OK = 0, EDGETK_NO_MEMORY = 1, EDGETK_NO_SUCH_ISA = 2 };
 
 /* Rows are contiguous: queries and keys (heads, tokens, bits), values (heads, tokens, width). The two may be one array. */
 typedef struct {
@@ -39,9 +34,6 @@ typedef struct {
  * the undivided numerators. `isa`: "avx512", "avx2", "neon", "portable"; NULL is the best this processor has.
  * All of them add in the same order, so that their results are equal to the last bit. */
 EDGETK_PUBLIC int edgetk_binary_attention(const edgetk_attention *problem, float *out, float *denominators, const char *isa);
-
-/* The instruction sets that this processor has, best first, with spaces between. */
-EDGETK_PUBLIC const char *edgetk_isas(void);
 
 #ifdef __cplusplus
 }

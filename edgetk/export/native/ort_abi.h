@@ -28,7 +28,11 @@ typedef struct OrtApi OrtApi;
 typedef struct OrtCustomOp OrtCustomOp;
 
 typedef enum { ORT_OK, ORT_FAIL, ORT_INVALID_ARGUMENT } OrtErrorCode;
-typedef enum { ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT } ONNXTensorElementDataType;
+typedef enum {
+  ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED,
+  ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
+  ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8 = 3
+} ONNXTensorElementDataType;
 typedef enum { INPUT_OUTPUT_REQUIRED } OrtCustomOpInputOutputCharacteristic;
 typedef enum { OrtMemTypeDefault } OrtMemType;
 
@@ -42,12 +46,15 @@ struct OrtApi {
   OrtStatusPtr (*AddCustomOpDomain)(OrtSessionOptions *options, OrtCustomOpDomain *domain);
   edgetk_slot from_29[22];
   OrtStatusPtr (*GetTensorMutableData)(OrtValue *value, void **out); /* 51 */
-  edgetk_slot from_52[9];
-  OrtStatusPtr (*GetDimensionsCount)(const OrtTensorTypeAndShapeInfo *info, size_t *out); /* 61 */
+  edgetk_slot from_52[8];
+  OrtStatusPtr (*GetTensorElementType)(const OrtTensorTypeAndShapeInfo *info, ONNXTensorElementDataType *out); /* 60 */
+  OrtStatusPtr (*GetDimensionsCount)(const OrtTensorTypeAndShapeInfo *info, size_t *out);
   OrtStatusPtr (*GetDimensions)(const OrtTensorTypeAndShapeInfo *info, int64_t *values, size_t count);
   edgetk_slot from_63[2];
   OrtStatusPtr (*GetTensorTypeAndShape)(const OrtValue *value, OrtTensorTypeAndShapeInfo **out); /* 65 */
-  edgetk_slot from_66[21];
+  edgetk_slot from_66[19];
+  OrtStatusPtr (*KernelInfoGetAttribute_float)(const OrtKernelInfo *info, const char *name, float *out); /* 85 */
+  edgetk_slot from_86;
   OrtStatusPtr (*KernelInfoGetAttribute_string)(const OrtKernelInfo *info, const char *name, char *out, size_t *size); /* 87 */
   edgetk_slot from_88[2];
   OrtStatusPtr (*KernelContext_GetInput)(const OrtKernelContext *context, size_t index, const OrtValue **out); /* 90 */

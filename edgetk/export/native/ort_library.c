@@ -3,7 +3,7 @@
 
 #include <stddef.h>
 
-static const OrtCustomOp *const OPERATORS[] = {&edgetk_op_binary_attention};
+static const OrtCustomOp *const OPERATORS[] = {&edgetk_op_binary_attention, &edgetk_op_lookup_linear};
 
 /* The domain lives as long as the library: sessions keep pointers to it. */
 static OrtCustomOpDomain *shared_domain;

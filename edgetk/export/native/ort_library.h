@@ -5,5 +5,6 @@
 #include "ort_abi.h"
 
 extern const OrtCustomOp edgetk_op_binary_attention;
+extern const OrtCustomOp edgetk_op_lookup_linear;
 
 #endif
