@@ -204,8 +204,7 @@ def _build(content: bytes, task: Mapping[str, Any]) -> bytes:
     major = int(tensorrt.__version__.split(".")[0])
     logger = tensorrt.Logger(tensorrt.Logger.ERROR)
     builder = tensorrt.Builder(logger)
-    flags = tensorrt.NetworkDefinitionCreationFlag
-    network = builder.create_network(1 << int(flags.STRONGLY_TYPED if major >= 10 else flags.EXPLICIT_BATCH))
+    network = builder.create_network(_network_flags(tensorrt.NetworkDefinitionCreationFlag, major))
     parser = tensorrt.OnnxParser(network, logger)
     if not parser.parse(content):
         texts = [str(parser.get_error(i).desc()) for i in range(parser.num_errors)]
@@ -230,6 +229,13 @@ def _build(content: bytes, task: Mapping[str, Any]) -> bytes:
     if plan is None:
         raise ValueError(f"TensorRT {tensorrt.__version__} found no way to build the graph on this GPU")
     return bytes(plan)
+
+
+def _network_flags(flags: Any, major: int) -> int:
+    """Strong typing has to be asked for in 10; from 11 on there is nothing else."""
+    if major < 10:
+        return 1 << int(flags.EXPLICIT_BATCH)
+    return 1 << int(flags.STRONGLY_TYPED) if major == 10 else 0
 
 
 def _shapes(builder: Any, config: Any, task: Mapping[str, Any]) -> None:
