@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
@@ -17,10 +19,12 @@ from edgetk.tasks.speech.detect import CLEARED
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edgetk.core.contracts import Lowered
+
     Row = NDArray[np.float32]
 
 #: what `--runtime` takes
-RUNTIMES: Final = ("torch", "onnxruntime")
+RUNTIMES: Final = ("torch", "onnxruntime", "c")
 #: the board whose operator set graphs are written for where a model in memory is to run in onnxruntime
 _HOST: Final = "host"
 #: many frames at once: tokens of a piece, frames before it, pieces of a batch
@@ -93,7 +97,8 @@ def of_bundle(bundle: Bundle, runtime: str | None = None) -> Streamed:
             )
         steps = TorchSteps(bundle)
     else:
-        steps = OnnxSteps(*_graph(bundle))
+        lowered = _lowered(bundle)
+        steps = OnnxSteps(lowered) if chosen == "onnxruntime" else CSteps(lowered, bundle)
     assert signature.period_s, "checked"
     return Streamed(bundle.name, labels, lookahead(signature), signature.period_s, steps)
 
@@ -197,20 +202,21 @@ class TorchSteps:
 class OnnxSteps:
     """A step graph in onnxruntime, one thread, float or int8 alike."""
 
-    def __init__(self, content: bytes, signature: Signature, precision: str) -> None:
+    def __init__(self, lowered: Lowered) -> None:
         import onnxruntime
 
         from edgetk.targets.meters.agent import ort
         from edgetk.toolkit import calling
         from edgetk.toolkit.evaluate import load_session
 
-        self.runtime = f"onnxruntime {onnxruntime.__version__}, {precision}"
+        signature = lowered.signature
+        self.runtime = f"onnxruntime {onnxruntime.__version__}, {lowered.precision}"
         sizes = calling.symbols(signature, 1)
         self._input, self._shape = signature.inputs[0].name, signature.inputs[0].concrete(**sizes)
         self._start = {state.name: calling.start(state, sizes).numpy() for state in signature.state}
         self._cleared = {signature.state[i].name: self._start[signature.state[i].name] for i in _cleared(signature)}
         fed_back = {state.name: state.output for state in signature.state}
-        self._stepper = ort.Stepper(load_session(content), {}, fed_back, [signature.outputs[0].name])
+        self._stepper = ort.Stepper(load_session(lowered.graph.SerializeToString()), {}, fed_back, [signature.outputs[0].name])
         self.reset()
 
     def reset(self) -> None:
@@ -226,12 +232,42 @@ class OnnxSteps:
         return row
 
 
-def _graph(bundle: Bundle) -> tuple[bytes, Signature, str]:
-    """The step graph of a model, its signature and its precision; a model in memory is lowered for this machine."""
-    from edgetk.export import graph, lower
+class CSteps:
+    """The generated C of a step graph, compiled here into a shared library; needs make and a C compiler."""
+
+    def __init__(self, lowered: Lowered, bundle: Bundle) -> None:
+        from edgetk.export import c_run, to_c
+
+        with tempfile.TemporaryDirectory(prefix="edgetk-stream-") as folder:
+            for name, content in to_c.project(lowered, bundle).items():
+                path = Path(folder, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            library = c_run.load(c_run.build(Path(folder)))  # stays mapped when its file is gone
+        self.runtime = f"generated C, {lowered.precision}, {library.isa}"
+        self._stream = library.stream()
+        self._cleared = [
+            self._stream.states[lowered.signature.state[i].name.removeprefix("state_")] for i in _cleared(lowered.signature)
+        ]
+        self._start = [part.copy() for part in self._cleared]
+
+    def reset(self) -> None:
+        self._stream.reset()
+
+    def state(self) -> Mapping[str, NDArray[Any]]:
+        return {f"state_{name}": part for name, part in self._stream.states.items()}
+
+    def __call__(self, frame: Row) -> Row:
+        for part, start in zip(self._cleared, self._start, strict=True):
+            part[:] = start
+        row: Row = self._stream.step(frame)[0]
+        return row
+
+
+def _lowered(bundle: Bundle) -> Lowered:
+    """The step graph of a model, with its signature and precision, as written for this machine."""
+    from edgetk.export import lower
     from edgetk.targets import board
 
-    if not bundle.is_torch:
-        return bundle.body.SerializeToString(), bundle.signature, graph.precision_of(bundle.body)
     (lowered,) = lower.lower(bundle, board.load(_HOST), ["stream"])
-    return lowered.graph.SerializeToString(), lowered.signature, lowered.precision
+    return lowered

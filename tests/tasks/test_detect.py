@@ -23,13 +23,13 @@ def run(rows: list[list[float]], rule: Rule) -> list[Detection]:
 
 def test_mean_of_the_window_then_sigmoid_by_hand() -> None:
     rows = [[0.0, 0.0, -9.0], [2.0, 0.0, -9.0], [4.0, 0.0, -9.0]]
-    (hit,) = run(rows, Rule(window=2, threshold=0.9))  # means of "yes": -, 1, 3
+    (hit,) = run(rows, Rule(2, 0.9, 1))  # means of "yes": -, 1, 3
     assert (hit.step, hit.label) == (2, 0)
     assert hit.score == pytest.approx(1 / (1 + math.exp(-3)))
 
 
 def test_nothing_is_decided_before_the_window_is_full() -> None:
-    detector = Detector(Rule(window=3, threshold=0.5), LABELS)
+    detector = Detector(Rule(3, 0.5, 1), LABELS)
     high = np.array([9.0, 0.0, 0.0])
     assert detector.push(high) is None
     assert detector.push(high) is None
@@ -41,26 +41,26 @@ def test_nothing_is_decided_before_the_window_is_full() -> None:
 
 
 def test_threshold_is_reached_at_equality_and_first_of_equals_wins() -> None:
-    rule = Rule(window=1, threshold=0.5)
+    rule = Rule(1, 0.5, 1, 0)
     assert run([[0.0, 0.0, -1.0]], rule) == [Detection(0, 0, 0.5)]
     assert run([[-0.001, -0.001, -1.0]], rule) == []
 
 
 def test_hold_wants_steps_in_a_row_of_one_word() -> None:
-    rule = Rule(window=1, threshold=0.9, hold=3)
+    rule = Rule(1, 0.9, 3, 0)
     yes, no, low = [5.0, 0.0, 0.0], [0.0, 5.0, 0.0], [0.0, 0.0, 0.0]
     assert [h.step for h in run([yes, yes, low, yes, yes, no, yes, yes, yes], rule)] == [8]
     assert [h.step for h in run([yes, yes, no, no, no], rule)] == [4]
 
 
 def test_refractory_counts_from_the_last_detection_of_any_word() -> None:
-    rule = Rule(window=1, threshold=0.9, refractory=3)
+    rule = Rule(1, 0.9, 1, 3)
     yes, no = [5.0, 0.0, 0.0], [0.0, 5.0, 0.0]
     assert [(h.step, h.label) for h in run([yes, no, no, no, no, yes, yes], rule)] == [(0, 0), (3, 1), (6, 0)]
 
 
 def test_only_watched_words_fire_and_others_still_win_the_argmax() -> None:
-    rule = Rule(window=1, threshold=0.9, words=("no",))
+    rule = Rule(1, 0.9, 1, 0, ("no",))
     assert run([[5.0, 4.0, 0.0]], rule) == []
     assert [h.label for h in run([[3.0, 4.0, 0.0]], rule)] == [1]
 

@@ -50,9 +50,9 @@ class Rule:
     #: probability from which on a word counts, in (0, 1)
     threshold: float = 0.95
     #: steps in a row that must count for the same word
-    hold: int = 1
+    hold: int = 5
     #: fewest steps between two detections
-    refractory: int = 100
+    refractory: int = 150
     #: the words to watch; empty for all labels
     words: tuple[str, ...] = ()
 

@@ -1,6 +1,6 @@
 """A voice-activity gate by energy alone: the network rests while nothing is louder than the background.
 
-    level_t   root mean square of the newest 10 ms in dB of full scale
+    level_t   power of the newest 10 ms, averaged over about 100 ms (first-order, 0.1 new), in dB of full scale
     floor_t   min(level_t, floor_{t-1} + rise), never below `quietest`: falls at once, follows a louder background slowly
     open_t    level_t >= floor_t + margin in one of the last `hang` + 1 steps
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: level of digital silence, in dB of full scale
 SILENCE_DB: Final = -100.0
+#: share of the newest 10 ms in the averaged power
+_NEW: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,14 @@ class Gate:
 
     def reset(self) -> None:
         """Start a new stream: closed, the floor at the first level."""
-        self.floor_db = math.inf
+        self.floor_db, self._power = math.inf, -1.0
         self._quiet = self.rule.hang + 1
 
     def push(self, level_db: float) -> bool:
-        """The level of the newest step -> whether the gate is open for it."""
-        rule = self.rule
+        """The level of the newest 10 ms -> whether the gate is open for them."""
+        rule, power = self.rule, 10 ** (level_db / 10)
+        self._power = power if self._power < 0 else self._power + _NEW * (power - self._power)
+        level_db = 10 * math.log10(self._power)
         self.floor_db = max(min(level_db, self.floor_db + rule.rise_db), rule.quietest_db)
         self._quiet = 0 if level_db >= self.floor_db + rule.margin_db else self._quiet + 1
         return self._quiet <= rule.hang

@@ -11,6 +11,7 @@ from edgetk.toolkit.commands.evaluate import evaluate
 from edgetk.toolkit.commands.export import export
 from edgetk.toolkit.commands.inspect import inspect
 from edgetk.toolkit.commands.listing import listing
+from edgetk.toolkit.commands.stream import stream
 from edgetk.toolkit.commands.train import train
 from edgetk.toolkit.commands.view import view
 
@@ -19,6 +20,7 @@ COMMANDS: Mapping[str, Callable[..., Any]] = {
     "compress": compress,
     "train": train,
     "evaluate": evaluate,
+    "stream": stream,
     "export": export,
     "inspect": inspect,
     "bench": bench,
