@@ -138,9 +138,8 @@ class SparseFactor(nn.Module):
         if operators.wanted() and z.dtype == torch.float32:
             like = z.new_empty(*z.shape[:-1], outputs)
             inputs = (z, self.coefficients(), self.indices)
-            if self.side == "outputs":
-                return operators.node("DenseSparseMatMul", inputs, like=like)
-            return operators.node("DenseSparseMatMulByRow", inputs, like=like, width=self.width)
+            name = "DenseSparseMatMul" if self.side == "outputs" else "DenseSparseMatMulByRow"
+            return operators.node(name, inputs, like=like, width=self.width)
         matrix = self.matrix().to(z.dtype)
         return z @ (matrix.T if self.side == "outputs" else matrix)
 

@@ -1,0 +1,180 @@
+/* The product with a sparse matrix, written once for every instruction set; see head_kernel.h for what a file defines.
+ *
+ * Tokens are lanes: a tile of x is turned around, so that one coefficient is one multiplication of whole vectors that lie in the
+ * first-level cache, and results are turned back LINES at a time. A few tokens alone are done one by one, several lines at once.
+ * Whatever the tile, each number is added up in the same order.
+ */
+#include <string.h>
+
+#include "sparse.h"
+
+#define STEP(bytes, p, i) (bytes == 1 ? (int)((const uint8_t *)(p)->indices)[i] : (int)((const uint16_t *)(p)->indices)[i])
+
+/* out[c][r] = in[r][c] for four r and four c; strides in floats. */
+ALWAYS_INLINE void NAME(turn_block)(const float *in, int64_t in_stride, float *out, int64_t out_stride) {
+#if LANES > 4
+  __m128 r0 = _mm_loadu_ps(in), r1 = _mm_loadu_ps(in + in_stride);
+  __m128 r2 = _mm_loadu_ps(in + 2 * in_stride), r3 = _mm_loadu_ps(in + 3 * in_stride);
+  _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
+  _mm_storeu_ps(out, r0);
+  _mm_storeu_ps(out + out_stride, r1);
+  _mm_storeu_ps(out + 2 * out_stride, r2);
+  _mm_storeu_ps(out + 3 * out_stride, r3);
+#elif defined(_AARCH64_NEON_H_) || defined(__ARM_NEON_H)
+  const float32x4x2_t a = vtrnq_f32(vld1q_f32(in), vld1q_f32(in + in_stride));
+  const float32x4x2_t b = vtrnq_f32(vld1q_f32(in + 2 * in_stride), vld1q_f32(in + 3 * in_stride));
+  vst1q_f32(out, vcombine_f32(vget_low_f32(a.val[0]), vget_low_f32(b.val[0])));
+  vst1q_f32(out + out_stride, vcombine_f32(vget_low_f32(a.val[1]), vget_low_f32(b.val[1])));
+  vst1q_f32(out + 2 * out_stride, vcombine_f32(vget_high_f32(a.val[0]), vget_high_f32(b.val[0])));
+  vst1q_f32(out + 3 * out_stride, vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1])));
+#else
+  for (int r = 0; r < 4; ++r) {
+    for (int c = 0; c < 4; ++c) out[c * out_stride + r] = in[r * in_stride + c];
+  }
+#endif
+}
+
+/* The same for any number of r and c. `inwards`: rows of `in` lie far apart, and one after the other is read; else those of `out`
+ * do, and one after the other is written. */
+TARGET static void NAME(turn)(const float *in, int64_t in_stride, float *out, int64_t out_stride, int rows, int columns,
+                              int inwards) {
+  const int whole_rows = rows & ~3, whole_columns = columns & ~3;
+  if (inwards) {
+    for (int r = 0; r < whole_rows; r += 4) {
+      for (int c = 0; c < whole_columns; c += 4) {
+        NAME(turn_block)(in + r * in_stride + c, in_stride, out + c * out_stride + r, out_stride);
+      }
+    }
+  } else {
+    for (int c = 0; c < whole_columns; c += 4) {
+      for (int r = 0; r < whole_rows; r += 4) {
+        NAME(turn_block)(in + r * in_stride + c, in_stride, out + c * out_stride + r, out_stride);
+      }
+    }
+  }
+  for (int r = 0; r < rows; ++r) {
+    for (int c = r < whole_rows ? whole_columns : 0; c < columns; ++c) out[c * out_stride + r] = in[r * in_stride + c];
+  }
+}
+
+/* The sums of `lines` lines from `line` on over a tile of `vectors` vectors of tokens: tile (width, vectors * LANES). Several
+ * sums at once, so that they do not wait for each other. */
+ALWAYS_INLINE void NAME(sparse_gather)(const edgetk_sparse_product *p, int64_t line, const float *tile, float *out,
+                                       const int lines, const int vectors, const int bytes) {
+  const int64_t first = line * p->nonzeros, stride = vectors * LANES;
+  vec sum[4];
+  for (int i = 0; i < lines * vectors; ++i) sum[i] = ZERO();
+  for (int64_t k = 0; k < p->nonzeros; ++k) {
+    for (int i = 0; i < lines; ++i) {
+      const int64_t at = first + i * p->nonzeros + k;
+      const float *row = tile + STEP(bytes, p, at) * stride;
+      const vec value = SPLAT(p->values[at]);
+      for (int v = 0; v < vectors; ++v) sum[i * vectors + v] = ADD(sum[i * vectors + v], MUL(value, LOAD(row + v * LANES)));
+    }
+  }
+  for (int i = 0; i < lines * vectors; ++i) STORE(out + i * LANES, sum[i]);
+}
+
+/* One line's share of all sums over a tile: row (vectors * LANES) of x, tile as above. */
+ALWAYS_INLINE void NAME(sparse_scatter)(
+    const edgetk_sparse_product *p, int64_t line, const float *x, float *tile, const int vectors, const int bytes) {
+  const int64_t first = line * p->nonzeros, stride = vectors * LANES;
+  const float *values = p->values + first;
+  vec row[4];
+  for (int v = 0; v < vectors; ++v) row[v] = LOAD(x + v * LANES);
+  for (int64_t k = 0; k < p->nonzeros; ++k) {
+    float *sum = tile + STEP(bytes, p, first + k) * stride;
+    const vec value = SPLAT(values[k]);
+    for (int v = 0; v < vectors; ++v) STORE(sum + v * LANES, ADD(LOAD(sum + v * LANES), MUL(value, row[v])));
+  }
+}
+
+/* `tokens` of x from `x` on, at most vectors * LANES. */
+ALWAYS_INLINE void NAME(tiled)(
+    const edgetk_sparse_product *p, const float *x, float *out, float *scratch, int tokens, const int vectors, const int bytes) {
+  const int stride = vectors * LANES;
+  float *const tile = scratch, *const part = scratch + p->width * stride;
+  if (p->side == EDGETK_BY_COLUMN) {
+    if (tokens < stride) memset(tile, 0, (size_t)(p->width * stride) * sizeof(float));
+    NAME(turn)(x, p->width, tile, stride, tokens, (int)p->width, 1);
+    for (int64_t line = 0; line < p->lines; line += LINES) {
+      const int n = p->lines - line < LINES ? (int)(p->lines - line) : LINES;
+      int i = 0;
+      for (; i + 4 / vectors <= n; i += 4 / vectors) {
+        NAME(sparse_gather)(p, line + i, tile, part + i * stride, 4 / vectors, vectors, bytes);
+      }
+      for (; i < n; ++i) NAME(sparse_gather)(p, line + i, tile, part + i * stride, 1, vectors, bytes);
+      NAME(turn)(part, stride, out + line, p->lines, n, tokens, 0);
+    }
+  } else {
+    memset(tile, 0, (size_t)(p->width * stride) * sizeof(float));
+    memset(part, 0, (size_t)(LINES * stride) * sizeof(float));
+    for (int64_t line = 0; line < p->lines; line += LINES) {
+      const int n = p->lines - line < LINES ? (int)(p->lines - line) : LINES;
+      NAME(turn)(x + line, p->lines, part, stride, tokens, n, 1);
+      for (int i = 0; i < n; ++i) NAME(sparse_scatter)(p, line + i, part + i * stride, tile, vectors, bytes);
+    }
+    NAME(turn)(tile, stride, out, p->width, (int)p->width, tokens, 0);
+  }
+}
+
+/* One token alone, several lines at once so that their sums do not wait for each other. */
+ALWAYS_INLINE void NAME(single)(const edgetk_sparse_product *p, const float *x, float *out, const int bytes) {
+  enum { SUMS = 8 };
+  const int64_t s = p->nonzeros;
+  if (p->side == EDGETK_BY_ROW) {
+    memset(out, 0, (size_t)p->width * sizeof(float));
+    for (int64_t line = 0; line < p->lines; ++line) {
+      const float number = x[line];
+      for (int64_t k = line * s; k < (line + 1) * s; ++k) out[STEP(bytes, p, k)] += p->values[k] * number;
+    }
+    return;
+  }
+  int64_t line = 0;
+  for (; line + SUMS <= p->lines; line += SUMS) {
+    float sum[SUMS] = {0};
+    for (int64_t k = 0; k < s; ++k) {
+      for (int i = 0; i < SUMS; ++i) {
+        const int64_t at = (line + i) * s + k;
+        sum[i] += p->values[at] * x[STEP(bytes, p, at)];
+      }
+    }
+    memcpy(out + line, sum, sizeof sum);
+  }
+  for (; line < p->lines; ++line) {
+    float sum = 0.0f;
+    for (int64_t k = line * s; k < (line + 1) * s; ++k) sum += p->values[k] * x[STEP(bytes, p, k)];
+    out[line] = sum;
+  }
+}
+
+ALWAYS_INLINE void NAME(all)(const edgetk_sparse_product *p, float *out, float *scratch, const int bytes) {
+  const int by_column = p->side == EDGETK_BY_COLUMN;
+  const int64_t from = by_column ? p->width : p->lines, to = by_column ? p->lines : p->width;
+  const int64_t room = (int64_t)32768 / 4 / p->width; /* tokens of a tile that fits the first-level cache */
+  const float *x = p->x;
+  int64_t left = p->tokens;
+  while (left > 0) {
+    int64_t done = 1;
+    if (left >= 4 * LANES && room >= 4 * LANES && 4 * LANES <= MAX_TILE) {
+      NAME(tiled)(p, x, out, scratch, (int)(done = 4 * LANES), 4, bytes);
+    } else if (left >= 2 * LANES && room >= 2 * LANES) {
+      NAME(tiled)(p, x, out, scratch, (int)(done = 2 * LANES), 2, bytes);
+    } else if (left > LANES / 4) {
+      NAME(tiled)(p, x, out, scratch, (int)(done = left < LANES ? left : LANES), 1, bytes);
+    } else {
+      NAME(single)(p, x, out, bytes);
+    }
+    x += done * from;
+    out += done * to;
+    left -= done;
+  }
+}
+
+TARGET void NAME(edgetk_sparse)(const edgetk_sparse_product *p, float *out, float *scratch) {
+  if (p->index_bytes == 1) {
+    NAME(all)(p, out, scratch, 1);
+  } else {
+    NAME(all)(p, out, scratch, 2);
+  }
+}

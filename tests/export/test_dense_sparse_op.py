@@ -1,0 +1,253 @@
+"""edgetk::DenseSparseMatMul: bodies and kernels compute what torch computes, both ways round, on every instruction set."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from export_toys import target
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from edgetk.core.bundle import Bundle
+from edgetk.core.signature import Signature, TensorSpec
+from edgetk.export import functions, operators, parity
+from edgetk.export.lower import lower
+from edgetk.models.layers.dense_sparse import Group, install
+
+Array = np.ndarray
+ISAS = (*(("neon",) if platform.machine() == "aarch64" else ("avx512", "avx2")), "portable")
+#: by hand: lines 0.5 z_0 + 2 z_2 and 1 z_1 - 1 z_0
+VALUES, INDICES = np.array([[0.5, 2.0], [1.0, -1.0]], np.float32), np.array([[0, 2], [1, 0]], np.uint8)
+NAMES = {"outputs": "DenseSparseMatMul", "inputs": "DenseSparseMatMulByRow"}
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library, built by its own Makefile."""
+    for tool in ("make", "cc"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"needs {tool} to build the operator library")
+    folder = tmp_path_factory.mktemp("native")
+    subprocess.run(["make", "-s", "-C", operators.SOURCES, f"OUT={folder}"], check=True)
+    return folder / operators.FILE
+
+
+@pytest.fixture(params=ISAS)
+def isa(request: pytest.FixtureRequest, library: Path) -> str:
+    if request.param not in operators.isas(library):
+        pytest.skip(f"this processor has no {request.param}")
+    name: str = request.param
+    return name
+
+
+class Problem(ctypes.Structure):
+    """`edgetk_sparse_product` of dense_sparse.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("x", "values", "indices")),
+        *((name, ctypes.c_int64) for name in ("tokens", "lines", "width", "nonzeros")),
+        ("index_bytes", ctypes.c_int32),
+        ("side", ctypes.c_int32),
+    )
+
+
+def call(library: Path, isa: str, x: Array, values: Array, indices: Array, width: int, side: str) -> tuple[int, Array]:
+    """Status and result of the C interface."""
+    out = np.full((len(x), len(values) if side == "outputs" else width), np.nan, np.float32)
+    pointers = [a.ctypes.data for a in (x, values, indices)]
+    problem = Problem(*pointers, len(x), len(values), width, values.shape[1], indices.itemsize, int(side == "inputs"))
+    status = ctypes.CDLL(str(library)).edgetk_dense_sparse(
+        ctypes.byref(problem), ctypes.c_void_p(out.ctypes.data), isa.encode()
+    )
+    return status, out
+
+
+def kernel(*args: Any) -> Array:
+    status, out = call(*args)
+    assert status == 0
+    return out
+
+
+def drawn(seed: int, lines: int, width: int, s: int, tokens: int, side: str) -> tuple[Array, Array, Array, Array]:
+    """x, values, indices, and the sparse matrix (lines, width)."""
+    rng = np.random.default_rng(seed)
+    values = rng.standard_normal((lines, s)).astype(np.float32)
+    chosen = np.stack([rng.permutation(width)[:s] for _ in range(lines)])
+    matrix = np.zeros((lines, width), np.float32)
+    np.put_along_axis(matrix, chosen, values, 1)
+    x = rng.standard_normal((tokens, width if side == "outputs" else lines)).astype(np.float32)
+    return x, values, chosen.astype(np.uint8 if width <= 256 else np.int16), matrix
+
+
+def product(x: Array, matrix: Array, side: str) -> Array:
+    exact: Array = x.astype(np.float64) @ (matrix.T if side == "outputs" else matrix).astype(np.float64)
+    return exact
+
+
+def graph(side: str, values: Array, indices: Array, width: int) -> onnx.ModelProto:
+    """One node with its body; the matrix is stored in the file."""
+    text = f"""
+    <ir_version: 8, opset_import: ["" : 17, "edgetk" : 1]>
+    main (float[B, N, K] x) => (float[B, N, M] y) {{
+        y = edgetk.{NAMES[side]} <width = {width}> (x, values, indices)
+    }}
+    """
+    model = onnx.parser.parse_model(text)
+    stored = {"values": values, "indices": indices}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(a, name) for name, a in stored.items())
+    return functions.attach(model)
+
+
+def run(model: onnx.ModelProto, x: Array, library: Path | None = None) -> Array:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    if library is not None:
+        operators.register(options, library)
+    made = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    y: Array = made.run(None, {"x": x})[0]
+    return y
+
+
+# --- what it computes
+
+
+def test_by_hand(library: Path, isa: str) -> None:
+    z, x = np.array([[1.0, 10.0, 100.0]], np.float32), np.array([[1.0, 10.0]], np.float32)
+    for got in (
+        kernel(library, isa, z, VALUES, INDICES, 3, "outputs"),
+        run(graph("outputs", VALUES, INDICES, 3), z[None])[0],
+        run(graph("outputs", VALUES, INDICES, 3), z[None], library)[0],
+    ):
+        assert got.tolist() == [[200.5, 9.0]]
+    for got in (
+        kernel(library, isa, x, VALUES, INDICES, 3, "inputs"),
+        run(graph("inputs", VALUES, INDICES, 3), x[None])[0],
+        run(graph("inputs", VALUES, INDICES, 3), x[None], library)[0],
+    ):
+        assert got.tolist() == [[-9.5, 10.0, 2.0]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    lines=st.integers(1, 70),
+    width=st.integers(1, 300),
+    s=st.integers(1, 20),
+    tokens=st.integers(1, 140),
+    side=st.sampled_from(sorted(NAMES)),
+)
+def test_every_shape_and_instruction_set(
+    library: Path, seed: int, lines: int, width: int, s: int, tokens: int, side: str
+) -> None:
+    x, values, indices, matrix = drawn(seed, lines, width, min(s, width), tokens, side)
+    known = operators.isas(library)
+    results = [kernel(library, name, x, values, indices, width, side) for name in known]
+    exact = product(x, matrix, side)
+    np.testing.assert_allclose(results[0], exact, rtol=1e-4, atol=1e-4 * np.abs(exact).max())
+    for result in results[1:]:  # no product is fused with a sum, and every tile adds in the same order
+        assert np.array_equal(result, results[0])
+    alone = np.concatenate([kernel(library, known[0], row[None], values, indices, width, side) for row in x[:3]])
+    assert np.array_equal(alone, results[0][:3])
+
+
+@pytest.mark.parametrize("side", sorted(NAMES))
+@pytest.mark.parametrize("width", [96, 320])
+def test_in_onnxruntime(library: Path, isa: str, side: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(operators.ISA_ENVIRONMENT, isa)
+    x, values, indices, matrix = drawn(1, 40, width, 7, 2 * 19, side)
+    model, exact = graph(side, values, indices, width), product(x, matrix, side).reshape(2, 19, -1)
+    for got in (run(model, x.reshape(2, 19, -1)), run(model, x.reshape(2, 19, -1), library)):
+        np.testing.assert_allclose(got, exact, rtol=1e-4, atol=1e-4)
+
+
+# --- from torch to the file
+
+
+class Net(nn.Module):
+    """Two matrices that share a dictionary, and a tall one."""
+
+    def __init__(self, grouped: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two, self.tall = nn.Linear(8, 12), nn.Linear(8, 12, bias=False), nn.Linear(24, 8)
+        groups = (
+            Group(("one", "two"), "outputs", 8, 24, 6, 3, grouped),
+            Group(("tall",), "inputs", 8, 24, 6, 2, grouped),
+        )
+        install(self, groups)
+        for layer in (self.one, self.two, self.tall):
+            layer.initialise()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.tall(torch.relu(torch.cat([self.one(x), self.two(x)], -1)))
+        return y
+
+
+def bundle(grouped: bool = False) -> Bundle:
+    shape: tuple[int | str, ...] = ("batch", 5, 8)
+    signature = Signature((TensorSpec("x", shape),), (TensorSpec("y", shape),))
+    return Bundle("net", Net(grouped).eval(), signature)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_layers_become_operators(library: Path, grouped: bool) -> None:
+    low = lower(bundle(grouped), target())[0]
+    kinds = [node.op_type for node in low.graph.graph.node]
+    assert kinds.count("DenseSparseMatMul") == 2
+    assert kinds.count("DenseSparseMatMulByRow") == 1
+    assert kinds.count("MatMul") == 2  # the shared dictionary once, and the tall layer's
+    content = functions.attach(low.graph)
+    for given_library in (None, library):
+        assert parity.prove(low, content, operators=given_library).passed
+    stored = {t.name: onnx.numpy_helper.to_array(t).dtype for t in low.graph.graph.initializer}
+    assert [str(d) for n, d in stored.items() if n.endswith("indices")] == ["uint8"] * 3
+
+
+def test_a_target_without_functions_gets_standard_operators() -> None:
+    low = lower(bundle(), target(ir_version=7))[0]
+    assert {node.domain for node in low.graph.graph.node} <= {"", "ai.onnx"}
+    assert parity.prove(low, low.graph).passed
+
+
+# --- what is refused
+
+
+def test_bad_indices_and_shapes_are_refused(library: Path, isa: str) -> None:
+    x = np.ones((1, 3), np.float32)
+    assert call(library, isa, x, VALUES, np.array([[0, 2], [1, 3]], np.uint8), 3, "outputs")[0] == 3
+    assert call(library, isa, x, VALUES, np.array([[0, 2], [1, -1]], np.int16), 3, "outputs")[0] == 3
+    assert call(library, "sse9", x, VALUES, INDICES, 3, "outputs")[0] == 2
+    for values, indices, width, text in (
+        (
+            VALUES,
+            np.array([[0, 2], [1, 3]], np.uint8),
+            3,
+            r"edgetk::DenseSparseMatMul: indices must be in \[0, width\), got one",
+        ),
+        (VALUES, INDICES.astype(np.int16), 3, "indices must be uint8 up to width 256, int16 above, got another type"),
+        (VALUES, INDICES[:1], 3, r"values and indices \(lines, s\) must match, got other shapes"),
+        (VALUES, INDICES, 4, "the last dimension of x must be that of the matrix, got another one"),
+    ):
+        with pytest.raises(Exception, match=text):
+            run(graph("outputs", values, indices, width), x[None], library)
+    with pytest.raises(Exception, match=r"width must be in \[1, 32767\], got another number"):
+        run(graph("outputs", VALUES, INDICES, 40000), x[None], library)
+
+
+def test_an_unknown_instruction_set_is_refused(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(operators.ISA_ENVIRONMENT, "sse9")
+    with pytest.raises(Exception, match="EDGETK_ISA must be one of those of this processor"):
+        run(graph("outputs", VALUES, INDICES, 3), np.ones((1, 1, 3), np.float32), library)
