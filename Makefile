@@ -10,12 +10,13 @@ export OMP_NUM_THREADS ?= 1
 # No GPU? TORCH_INDEX=https://download.pytorch.org/whl/cpu gets wheels of a tenth of the size.
 TORCH_INDEX ?=
 
-.PHONY: demo test lint native setup clean help
+.PHONY: demo test test-aarch64 lint native setup clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   compress the trained LMUFormer for a Jetson, into runs/"
 	@echo "make test   the tests"
+	@echo "make test-aarch64  the C++ runner cross-compiled and emulated (needs aarch64-linux-gnu-g++, qemu-user-static)"
 	@echo "make lint   ruff, mypy --strict, import floors"
 	@echo "make native build the operator library (needs gcc or clang), into build/native/"
 	@echo "make setup  only the .venv (PYTHON=python3.12 chooses the interpreter)"
@@ -37,6 +38,16 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest -n 2 -rs
+
+# ONNX Runtime for aarch64, in the version that is pinned for this machine.
+ARM_ORT := .cache/onnxruntime-aarch64
+$(ARM_ORT): $(STAMP)
+	@$(PIP) install --no-deps --only-binary=:all: --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 \
+	  --implementation cp --python-version 3.11 --target $@ -c constraints.txt onnxruntime
+	@touch $@
+
+test-aarch64: $(STAMP) $(ARM_ORT)
+	@EDGETK_AARCH64_ORT=$$(echo $(CURDIR)/$(ARM_ORT)/onnxruntime/capi/libonnxruntime.so.*) $(BIN)/python -m pytest -rs tests/cpp/test_aarch64.py
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -116,7 +116,7 @@ def _replayed(graph: Emitted, bundle: Bundle) -> tuple[dict[str, np.ndarray], li
         arrays["frames"], padded = _log_mel(samples)
         arrays["clip_scores"] = scores(graph, padded)
         checks += ["log_mel", "clip"]
-        files["clip.wav"] = _wav(samples)
+        files["clip.wav"] = wav(samples)
     return arrays, checks, files
 
 
@@ -169,7 +169,8 @@ def _log_mel(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return whole[: fe.CLIP_FRAMES], whole
 
 
-def _wav(samples: np.ndarray) -> bytes:
+def wav(samples: np.ndarray) -> bytes:
+    """int16 samples at 16 kHz as the content of a mono WAV file."""
     import wave
 
     from edgetk.tasks.speech import front_end as fe
@@ -190,4 +191,4 @@ def npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-__all__ = ["LOG_MEL_BOUND", "SOURCES", "npy", "project", "scores", "sources"]
+__all__ = ["LOG_MEL_BOUND", "SOURCES", "npy", "project", "scores", "sources", "wav"]

@@ -74,7 +74,7 @@ endfunction()
 
 function(edgetk_find_onnxruntime)
   if(EDGETK_ORT_LIBRARY)
-    if(NOT EXISTS "${EDGETK_ORT_LIBRARY}")
+    if(NOT CMAKE_CROSSCOMPILING AND NOT EXISTS "${EDGETK_ORT_LIBRARY}")
       message(FATAL_ERROR "EDGETK_ORT_LIBRARY: must be a library file, got ${EDGETK_ORT_LIBRARY}; correct the path")
     endif()
     edgetk_use_loaded("${EDGETK_ORT_LIBRARY}" "EDGETK_ORT_LIBRARY")
