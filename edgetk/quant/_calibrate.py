@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edgetk.core.bundle import Bundle
+from edgetk.models.layers.memory_layer import MemoryLayer, column_codes
 from edgetk.models.layers.observe import inputs_of
 from edgetk.models.layers.qdq import CODES
 
@@ -129,6 +130,8 @@ def calibrate(bundle: Bundle, names: Iterable[str], inputs: Tensor, kind: str, s
 
 def _scales(layer: Any, ends: tuple[float, float], grid: tuple[float, int] | None, kind: str) -> Scales:
     """On a `grid` (scale and zero point) the weights' scales are powers of two, so that sums of products are exact."""
+    if isinstance(layer, MemoryLayer):  # its input is hashed, not rounded
+        return Scales(*column_codes(layer.tables.detach()), 1.0, 0, False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # brevitas warns about its own deprecations when it is imported
         import brevitas.nn as qnn

@@ -28,7 +28,8 @@ class Quantize:
 
     Where all that a layer reads lies on a power-of-two grid of at most 256 steps, such as spikes, its input keeps that grid as
     scale, and the weights get power-of-two scales: rounding the input then costs nothing, and sums of products are exact.
-    Biases and states stay float32.
+    Tables of memory layers become int8 with a scale per output column; what they hash is not rounded. Biases and states stay
+    float32.
     """
 
     #: integer type of activations: "uint8" (with zero point), "int8" (symmetric), or "auto" for what the target's stack wants
@@ -71,7 +72,7 @@ class Quantize:
             )
         if not self._layers(bundle.module):
             raise PreconditionError(
-                f"quantize: needs a linear or convolution layer of at least {self.min_weights} weights, got none in "
+                f"quantize: needs a linear, convolution or memory layer of at least {self.min_weights} weights, got none in "
                 f"{bundle.name}; lower min_weights or leave quantize out"
             )
 
@@ -141,12 +142,14 @@ class Quantize:
 
 
 def _candidates(body: nn.Module) -> dict[str, int]:
-    """Plain linear and zero-padded convolution layers inside `body`, with their number of weights."""
+    """Plain linear, zero-padded convolution and memory layers inside `body`, with their number of weights."""
     from torch import nn
 
-    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d)
+    from edgetk.models.layers.memory_layer import MemoryLayer
+
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, MemoryLayer)
     return {
-        name: m.weight.numel()
+        name: (m.tables if isinstance(m, MemoryLayer) else m.weight).numel()
         for name, m in body.named_modules()
         if name and type(m) in kinds and getattr(m, "padding_mode", "zeros") == "zeros"
     }
@@ -164,8 +167,11 @@ def _steps(bundle: Bundle) -> int:
 def _empty(layer: Any, kind: str) -> nn.Module:
     from torch import nn
 
+    from edgetk.models.layers.memory_layer import MemoryLayer, QuantMemoryLayer
     from edgetk.models.layers.quantized import QuantConv, QuantLinear
 
+    if type(layer) is MemoryLayer:
+        return QuantMemoryLayer.like(layer)
     if type(layer) is nn.Linear:
         return QuantLinear(layer.in_features, layer.out_features, kind)  # type: ignore[arg-type]
     return QuantConv(layer, kind)  # type: ignore[arg-type]
@@ -173,10 +179,14 @@ def _empty(layer: Any, kind: str) -> nn.Module:
 
 def _quantized(original: nn.Module, names: Iterable[str], scales: Mapping[str, Scales], kind: str) -> nn.Module:
     from edgetk.models.layers.exact import settle
+    from edgetk.models.layers.memory_layer import MemoryLayer, QuantMemoryLayer
 
     body = copy.deepcopy(original)
     for name in names:
         layer: Any = body.get_submodule(name)
+        if isinstance(layer, MemoryLayer):
+            body.set_submodule(name, QuantMemoryLayer.of(layer))
+            continue
         made: Any = _empty(layer, kind)
         found = scales[name]
         made.weight.copy_(found.codes)
