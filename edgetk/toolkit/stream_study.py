@@ -125,7 +125,7 @@ def study(model: Streamed, data: Data, split: str, plan: Plan, progress: Progres
         "tolerance_s": TOLERANCE_S,
         "rule": asdict(rule),
         "at_rule": sum(each, Count()).to_json(),
-        "bar": _bar(curve),
+        "bar": _bar(curve, rule.threshold),
         "mlperf": _mlperf(each, plan),
         "curve": curve,
         "alone": [] if plan.keyword else [_alone(scored, rule, model, word, thresholds) for word in watched],
@@ -240,17 +240,18 @@ def _total(scored: Sequence[_Scored], rule: Rule, model: Streamed, words: Sequen
     return sum((_count(one, rule, model, words) for one in scored), Count())
 
 
-def _bar(curve: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The point of the curve with fewest false rejects among those that keep to the false accepts per hour."""
-    kept = [p for p in curve if p["false_accepts_per_hour"] < MOST_PER_HOUR and p["false_reject_rate"] is not None]
-    best = min(kept, key=lambda p: (p["false_rejects"], p["threshold"]), default=None)
+def _bar(curve: Sequence[dict[str, Any]], threshold: float) -> dict[str, Any]:
+    """Both bars at the detector's threshold, and the point of the curve with fewest false rejects below the false accepts.
+
+    `best` is for choosing a threshold, on a split that nothing is reported of.
+    """
+    kept = [p for p in curve if p["false_accepts_per_hour"] < MOST_PER_HOUR and p["said"]]
+    best = min(kept, key=lambda p: (p["false_rejects"], p["false_accepts"], -p["threshold"]), default=None)
     return {
         "false_accepts_per_hour_below": MOST_PER_HOUR,
         "false_reject_rate_below": MOST_REJECTED,
-        "threshold": best["threshold"] if best else None,
-        "false_reject_rate": best["false_reject_rate"] if best else None,
-        "false_accepts_per_hour": best["false_accepts_per_hour"] if best else None,
-        "met": best is not None and best["false_reject_rate"] < MOST_REJECTED,
+        "met": any(p["threshold"] == threshold and p["false_reject_rate"] < MOST_REJECTED for p in kept),
+        "best": best and {key: best[key] for key in ("threshold", "false_reject_rate", "false_accepts_per_hour")},
     }
 
 
@@ -275,7 +276,7 @@ def _alone(scored: Sequence[_Scored], rule: Rule, model: Streamed, word: str, th
         {"threshold": t, **_total(scored, replace(rule, threshold=t, words=(word,)), model, [word]).to_json()}
         for t in thresholds
     ]
-    return {"word": word, "said": rows[0]["said"], "bar": _bar(rows), "curve": rows}
+    return {"word": word, "said": rows[0]["said"], "bar": _bar(rows, rule.threshold), "curve": rows}
 
 
 __all__ = ["MOST_PER_HOUR", "MOST_REJECTED", "Plan", "study"]

@@ -10,10 +10,12 @@ import typer
 from edgetk.core.bundle import Bundle
 from edgetk.core.errors import UsageError
 from edgetk.core.figures import Score
+from edgetk.toolkit.commands import detector_options as options
 from edgetk.toolkit.commands import shared
 
 if TYPE_CHECKING:
     from edgetk.toolkit.progress import Progress
+    from edgetk.toolkit.stream_study import Plan
 
 #: how many labels are printed for one recording
 _TOP = 3
@@ -49,16 +51,48 @@ def evaluate(
     earliest: Annotated[
         int, typer.Option("--exit-from", metavar="FRAME", min=1, help="No --exit before so many frames are heard.")
     ] = 1,
+    streaming: Annotated[
+        bool,
+        typer.Option("--streaming", help="False accepts per hour and false rejects on long streams composed of the clips."),
+    ] = False,
+    keyword: Annotated[
+        str | None,
+        typer.Option(
+            "--keyword", metavar="WORD", help="With --streaming: the one watched word; default: all labels.", show_default=False
+        ),
+    ] = None,
+    streams: Annotated[int, typer.Option("--streams", metavar="N", min=1, help="With --streaming: how many streams.")] = 1,
+    minutes: Annotated[float, typer.Option("--minutes", metavar="M", help="With --streaming: how long each one is.")] = 20.0,
+    threshold: options.Threshold = None,
+    window: options.Window = None,
+    hold: options.Hold = None,
+    refractory: options.Refractory = None,
+    gate: options.UseGate = False,
+    runtime: options.Runtime = None,
+    seed: shared.Seed = 0,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FOLDER", help="With --curve: write curve.json and curve.html.", show_default=False
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="With --curve: write curve.json and curve.html; with --streaming: streaming.json.",
+            show_default=False,
         ),
     ] = None,
     as_json: shared.Json = False,
 ) -> None:
     """Score a model, or an exported .onnx as onnxruntime runs it, on a split of a task's data, or on one recording."""
-    _check(curve, wav, against, exits, earliest, output)
+    detector = {"--threshold": threshold, "--window": window, "--hold": hold, "--refractory": refractory}
+    alone = {
+        "--keyword": keyword,
+        "--streams": streams != 1,
+        "--minutes": minutes != 20.0,
+        "--gate": gate,
+        "--runtime": runtime,
+    }
+    _check_streaming(streaming, {**alone, **detector}, curve, wav)
+    _check(curve, wav, against, exits, earliest, output is not None and not streaming)
     from edgetk.core import registry
     from edgetk.toolkit import calling
     from edgetk.toolkit import evaluate as scoring
@@ -72,6 +106,13 @@ def evaluate(
         raise UsageError(f"evaluate: {model} must have a task, got none in it; name one with --task")
     if wav is not None:
         _one(model, bundle, name, wav, as_json)
+        return
+    if streaming:
+        from edgetk.toolkit.stream_study import Plan
+
+        rule = options.rule_of(threshold, window, hold, refractory)
+        plan = Plan(keyword or "", streams, minutes, seed, rule, options.gate_of(gate))
+        _streaming(bundle, name, folder, split, plan, runtime, output, as_json, listener)
         return
     if curve:
         models = {model: bundle, **_others(model, name, against or [], task, listener)}
@@ -93,12 +134,12 @@ def evaluate(
 
 
 def _check(
-    curve: bool, wav: Path | None, against: list[str] | None, exits: list[float] | None, earliest: int, output: Path | None
+    curve: bool, wav: Path | None, against: list[str] | None, exits: list[float] | None, earliest: int, output: bool
 ) -> None:
     """Options that only --curve knows, and what they must be."""
     if curve and wav is not None:
         raise UsageError("evaluate: --curve and --wav must not stand together, got both; leave one out")
-    given = {"--against": against, "--exit": exits, "--exit-from": earliest > 1, "--output": output is not None}
+    given = {"--against": against, "--exit": exits, "--exit-from": earliest > 1, "--output": output}
     if not curve and (alone := [name for name, value in given.items() if value]):
         raise UsageError(f"evaluate: {alone[0]} must stand with --curve, got it alone; add --curve or leave it out")
     if earliest > 1 and not exits:
@@ -106,6 +147,15 @@ def _check(
     for threshold in exits or []:
         if not 0 < threshold < 1:
             raise UsageError(f"evaluate: --exit must be a probability between 0 and 1, got {threshold:g}; 0.9 is one")
+
+
+def _check_streaming(streaming: bool, given: dict[str, Any], curve: bool, wav: Path | None) -> None:
+    """Options that only --streaming knows, and what it cannot stand with."""
+    if streaming and (curve or wav is not None):
+        other = "--curve" if curve else "--wav"
+        raise UsageError(f"evaluate: --streaming and {other} must not stand together, got both; leave one out")
+    if not streaming and (alone := [name for name, value in given.items() if value]):
+        raise UsageError(f"evaluate: {alone[0]} must stand with --streaming, got it alone; add --streaming or leave it out")
 
 
 def _open(model: str, task: str | None, listener: Progress) -> Bundle:
@@ -161,6 +211,37 @@ def _curve(
     curve_report.terminal(study, shared.console())
     if workspace is not None:
         print(f"\npage: {workspace.path('curve.html')}")
+
+
+def _streaming(
+    bundle: Bundle,
+    task: str,
+    folder: Path | None,
+    split: str,
+    plan: Plan,
+    runtime: str | None,
+    output: Path | None,
+    as_json: bool,
+    listener: Progress,
+) -> None:
+    """Long streams composed of the task's clips: tables, JSON, and with `output` a file."""
+    import torch
+
+    from edgetk.core import registry
+    from edgetk.toolkit import stream, stream_report, stream_study
+    from edgetk.toolkit.workspace import Workspace
+
+    workspace = Workspace.at(output) if output is not None else None
+    torch.set_num_threads(1)
+    streamed = stream.of_bundle(bundle, runtime)
+    data = registry.load("task", task).open(folder, bundle.labels)
+    study = stream_study.study(streamed, data, split, plan, listener)
+    if workspace is not None:
+        workspace.write_json("streaming.json", study)
+    if as_json:
+        shared.print_json(study)
+        return
+    stream_report.terminal(study, shared.console())
 
 
 def _one(model: str, bundle: Bundle, task: str, path: Path, as_json: bool) -> None:

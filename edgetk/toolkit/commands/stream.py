@@ -13,26 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgetk.core.errors import UsageError
+from edgetk.toolkit.commands import detector_options as options
 from edgetk.toolkit.commands import shared
 
 if TYPE_CHECKING:
-    from edgetk.tasks.speech.detect import Rule
     from edgetk.toolkit.stream_listen import Heard, Listener
     from edgetk.toolkit.stream_sound import Sound
-
-Runtime = Annotated[
-    str | None,
-    typer.Option(
-        "--runtime", metavar="NAME", help="torch, onnxruntime or c; default: torch for a model in memory.", show_default=False
-    ),
-]
-Threshold = Annotated[float | None, typer.Option("--threshold", metavar="P", help="Probability from which on a word counts.")]
-Window = Annotated[int | None, typer.Option("--window", metavar="STEPS", help="Steps of 10 ms whose scores are averaged.")]
-Hold = Annotated[int | None, typer.Option("--hold", metavar="STEPS", help="Steps in a row that must count for one word.")]
-Refractory = Annotated[int | None, typer.Option("--refractory", metavar="STEPS", help="Fewest steps between two detections.")]
-UseGate = Annotated[
-    bool, typer.Option("--gate", help="Run the network only where the sound is louder than its background (energy alone).")
-]
 
 #: seconds between two pictures of the live view
 _EVERY_S = 0.1
@@ -51,48 +37,36 @@ def stream(
     words: Annotated[
         str | None, typer.Option("--words", metavar="W,W", help="Words to watch, with commas; default: all labels.")
     ] = None,
-    threshold: Threshold = None,
-    window: Window = None,
-    hold: Hold = None,
-    refractory: Refractory = None,
-    gate: UseGate = False,
-    runtime: Runtime = None,
+    threshold: options.Threshold = None,
+    window: options.Window = None,
+    hold: options.Hold = None,
+    refractory: options.Refractory = None,
+    gate: options.UseGate = False,
+    runtime: options.Runtime = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Play files no faster than they sound.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Detections as JSON lines on stdout, a summary at the end.")] = False,
 ) -> None:
     """Print each word when it is heard. Without --wav, --mic or --dir: raw 16-bit samples, 16 kHz mono, on stdin."""
     import torch
 
-    from edgetk.tasks.speech.gate import GateRule
     from edgetk.toolkit.stream import open_stream
     from edgetk.toolkit.stream_listen import Listener
 
     given = [name for name, value in (("--wav", wav), ("--mic", mic), ("--dir", folder)) if value]
     if len(given) > 1:
         raise UsageError(f"stream: there must be one source, got {' and '.join(given)}; leave one out")
-    rule = rule_of(threshold, window, hold, refractory, words)
+    rule = options.rule_of(threshold, window, hold, refractory, words)
     sounds = _sounds(wav, mic, folder, realtime)
     torch.set_num_threads(1)
     streamed = open_stream(model, runtime)
     rule.watched(streamed.labels)
-    listener = Listener(streamed, rule, GateRule() if gate else None)
+    listener = Listener(streamed, rule, options.gate_of(gate))
     if as_json:
         _lines(listener, sounds)
     elif sys.stdout.isatty():
         _live(listener, sounds)
     else:
         _text(listener, sounds)
-
-
-def rule_of(
-    threshold: float | None, window: int | None, hold: int | None, refractory: int | None, words: str | None = None
-) -> Rule:
-    """A detector's settings from the options that are given."""
-    from edgetk.tasks.speech.detect import Rule
-
-    chosen: dict[str, Any] = {"threshold": threshold, "window": window, "hold": hold, "refractory": refractory}
-    watched = tuple(word.strip() for word in words.split(",")) if words else ()
-    return Rule(**{name: value for name, value in chosen.items() if value is not None}, words=watched)
 
 
 def _sounds(wav: Path | None, mic: bool, folder: Path | None, realtime: bool) -> Iterable[Sound]:
