@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgetk.core.errors import PreconditionError
 from edgetk.core.target import Stack
+from edgetk.export._dense_sparse_body import by_column, by_row
 from edgetk.export._lookup_body import lookup_linear, lookup_linear_float
 from edgetk.export.graph import opset_of
 from edgetk.models.layers.operators import DOMAIN
@@ -76,6 +77,8 @@ def _binary_linear_attention(attributes: Attributes) -> str:
 #: operator type -> its body as ONNX text, for the attributes that the graph's nodes have
 BODIES: Mapping[str, Callable[[Attributes], str]] = {
     "BinaryLinearAttention": _binary_linear_attention,
+    "DenseSparseMatMul": by_column,
+    "DenseSparseMatMulByRow": by_row,
     "LookupLinear": lookup_linear,
     "LookupLinearFloat": lookup_linear_float,
 }

@@ -213,7 +213,7 @@ def test_layers_become_operators(library: Path, grouped: bool) -> None:
     for given_library in (None, library):
         assert parity.prove(low, content, operators=given_library).passed
     stored = {t.name: onnx.numpy_helper.to_array(t).dtype for t in low.graph.graph.initializer}
-    assert [str(d) for n, d in stored.items() if n.endswith("indices")] == ["uint8"] * 3
+    assert {str(d) for n, d in stored.items() if n.endswith("indices")} == {"uint8"}
 
 
 def test_a_target_without_functions_gets_standard_operators() -> None:

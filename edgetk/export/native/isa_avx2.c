@@ -20,6 +20,7 @@
 #define EQUAL(a, b) ((uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_EQ_OQ)))
 
 #include "head_kernel.h"
+#include "sparse_kernel.h"
 #else
 typedef int edgetk_no_avx2; /* C wants something in a file */
 #endif

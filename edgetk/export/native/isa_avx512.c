@@ -20,6 +20,7 @@
 #define EQUAL(a, b) ((uint32_t)_mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ))
 
 #include "head_kernel.h"
+#include "sparse_kernel.h"
 #else
 typedef int edgetk_no_avx512; /* C wants something in a file */
 #endif

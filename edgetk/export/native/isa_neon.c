@@ -37,6 +37,7 @@ static inline uint32_t equal(float32x4_t a, float32x4_t b) {
 }
 
 #include "head_kernel.h"
+#include "sparse_kernel.h"
 #else
 typedef int edgetk_no_neon; /* C wants something in a file */
 #endif

@@ -58,3 +58,4 @@ static inline uint32_t equal(four a, four b) {
 }
 
 #include "head_kernel.h"
+#include "sparse_kernel.h"

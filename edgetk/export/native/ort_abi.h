@@ -31,7 +31,9 @@ typedef enum { ORT_OK, ORT_FAIL, ORT_INVALID_ARGUMENT } OrtErrorCode;
 typedef enum {
   ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED,
   ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
-  ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8 = 3
+  ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8,
+  ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8,
+  ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16 = 5
 } ONNXTensorElementDataType;
 typedef enum { INPUT_OUTPUT_REQUIRED } OrtCustomOpInputOutputCharacteristic;
 typedef enum { OrtMemTypeDefault } OrtMemType;
@@ -54,7 +56,7 @@ struct OrtApi {
   OrtStatusPtr (*GetTensorTypeAndShape)(const OrtValue *value, OrtTensorTypeAndShapeInfo **out); /* 65 */
   edgetk_slot from_66[19];
   OrtStatusPtr (*KernelInfoGetAttribute_float)(const OrtKernelInfo *info, const char *name, float *out); /* 85 */
-  edgetk_slot from_86;
+  OrtStatusPtr (*KernelInfoGetAttribute_int64)(const OrtKernelInfo *info, const char *name, int64_t *out);
   OrtStatusPtr (*KernelInfoGetAttribute_string)(const OrtKernelInfo *info, const char *name, char *out, size_t *size); /* 87 */
   edgetk_slot from_88[2];
   OrtStatusPtr (*KernelContext_GetInput)(const OrtKernelContext *context, size_t index, const OrtValue **out); /* 90 */

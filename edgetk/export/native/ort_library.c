@@ -3,7 +3,12 @@
 
 #include <stddef.h>
 
-static const OrtCustomOp *const OPERATORS[] = {&edgetk_op_binary_attention, &edgetk_op_lookup_linear};
+static const OrtCustomOp *const OPERATORS[] = {
+    &edgetk_op_binary_attention,
+    &edgetk_op_dense_sparse,
+    &edgetk_op_dense_sparse_by_row,
+    &edgetk_op_lookup_linear,
+};
 
 /* The domain lives as long as the library: sessions keep pointers to it. */
 static OrtCustomOpDomain *shared_domain;

@@ -5,6 +5,8 @@
 #include "ort_abi.h"
 
 extern const OrtCustomOp edgetk_op_binary_attention;
+extern const OrtCustomOp edgetk_op_dense_sparse;
+extern const OrtCustomOp edgetk_op_dense_sparse_by_row;
 extern const OrtCustomOp edgetk_op_lookup_linear;
 
 #endif
