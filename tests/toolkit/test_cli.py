@@ -400,7 +400,7 @@ def test_view_serves_and_prints_the_address(run):
 def test_doctor_json():
     found = json.loads(call("doctor", "--json").stdout)
     assert found["edgetk"] == edgetk.__version__
-    assert set(found["measures"]) == {"latency", "energy"}
+    assert set(found["measures"]) == {"latency", "on a GPU", "on boards", "energy", "board state"}
 
 
 def test_doctor_says_what_is_missing(monkeypatch):

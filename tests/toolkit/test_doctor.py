@@ -59,3 +59,29 @@ def test_the_processor_is_read_from_cpuinfo(tmp_path, monkeypatch, text, model, 
     assert found["flags"] == flags
     assert found["cores"] >= 1
     assert model is None or found["model"] == model
+
+
+def test_other_meters_and_the_state_of_this_machine(monkeypatch):
+    from edgetk.targets.meters.agent import trt
+    from edgetk.targets.meters.agent.state import Board
+
+    monkeypatch.setattr(trt, "available", lambda: "tensorrt is not installed for this Python")
+    monkeypatch.setattr(doctor.shutil, "which", lambda program: None)
+    jetson = {
+        "kind": "jetson", "power_mode": "15W", "l4t": "36.4", "governor": ["performance"], "cpu_clock_hz": {}, "cores_online": "0",
+        "temperature_c": {}, "throttling": [],
+    }  # fmt: skip
+    monkeypatch.setattr(Board, "snapshot", lambda self: jetson)
+    found = doctor.can_measure()
+    assert found["on a GPU"] == "no: tensorrt is not installed for this Python"
+    assert found["on boards"] == "no: the program ssh is not installed"
+    assert found["board state"] == "yes: jetson, power mode 15W, governor performance"
+    jetson["governor"] = None
+    assert doctor.can_measure()["board state"] == "no: governor cannot be read: edgetk bench gives no latency here"
+    monkeypatch.setattr(trt, "available", lambda: None)
+    monkeypatch.setattr(doctor.shutil, "which", lambda program: "/usr/bin/ssh")
+    monkeypatch.setattr(Board, "snapshot", lambda self: {"kind": "virtual", "cores_online": "0", "loop_s": 1.0})
+    found = doctor.can_measure()
+    assert found["on a GPU"] == "yes: TensorRT through the agent"
+    assert found["on boards"] == "yes: through /usr/bin/ssh"
+    assert found["board state"] == "yes: a virtual machine, judged by the time of a fixed loop before and after"

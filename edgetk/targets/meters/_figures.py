@@ -30,7 +30,7 @@ def figures(result: Result, log: power.Trace | str | None = None) -> list[Measur
     latency = _latency(result)
     found.append(latency)
     if item.signature.period_s is not None:
-        found.append(_realtime_factor(latency, item.signature.period_s))
+        found.append(realtime_factor(latency, item.signature.period_s))
     found.append(_memory(result))
     if "energy" in data:
         found += _energy(result, log)
@@ -80,7 +80,8 @@ def _latency(result: Result) -> Measured | Missing:
     )
 
 
-def _realtime_factor(latency: Measured | Missing, period_s: float) -> Measured | Missing:
+def realtime_factor(latency: Measured | Missing, period_s: float) -> Measured | Missing:
+    """Time of one step as a share of the time between two."""
     if isinstance(latency, Missing):
         return Missing("realtime_factor", latency.reason, latency.device)
     return Measured(

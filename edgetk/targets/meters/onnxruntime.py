@@ -19,7 +19,7 @@ from edgetk.core.errors import UsageError
 from edgetk.core.figures import Measured, Missing
 from edgetk.core.signature import Signature
 from edgetk.targets import machine, powercap
-from edgetk.targets.meters._figures import MIN_RUNS
+from edgetk.targets.meters._figures import MIN_RUNS, realtime_factor
 from edgetk.targets.meters._layers import OperatorTime
 from edgetk.targets.meters.agent import ort
 from edgetk.targets.meters.agent.timing import MAX_RUNS, WARMUP_RUNS, pin, run_for
@@ -72,7 +72,7 @@ class OnnxRuntime:
         latency = _latency(samples, len(warmup), signature, budget_s, native)
         figures: list[Measured | Missing] = [latency]
         if signature.period_s:
-            figures.append(_realtime_factor(latency, signature.period_s))
+            figures.append(realtime_factor(latency, signature.period_s))
         return [*figures, self._energy(runner, len(warmup) + len(samples), signature)]
 
     def _energy(self, runner: Runner, warmup: int, signature: Signature) -> Measured | Missing:
@@ -162,22 +162,6 @@ def _latency(
         return Missing("latency", reason, machine.cpu_model())
     median, p95 = float(np.median(samples)), float(np.percentile(samples, 95))
     return _measured("latency", median, p95, len(samples), warmup, signature, more or {})
-
-
-def _realtime_factor(latency: Measured | Missing, period_s: float) -> Measured | Missing:
-    if isinstance(latency, Missing):
-        return Missing("realtime_factor", latency.reason, latency.device)
-    conditions = {**latency.conditions, "period_s": period_s}
-    return Measured(
-        "realtime_factor",
-        latency.median / period_s,
-        latency.p95 / period_s,
-        latency.n,
-        latency.warmup,
-        latency.method,
-        latency.device,
-        conditions,
-    )
 
 
 def _measured(
