@@ -26,7 +26,7 @@ class Op:
     neurons           neuron updates: spike decisions of neurons that carry a membrane on (0 for any other node)
     calls             how often it runs in one inference: more than once inside a Scan
     groups            of a convolution: channels are cut into so many parts that don't see one another
-    source            name of the operator whose output this one reads and nobody else does; "" where there is none such
+    source            name of the operator whose output this one reads and nobody else does; "" where there is not exactly one
     requantized       its output is stored as integers: what a runtime needs to run a quantized product in integers to the end
     """
 
@@ -73,7 +73,7 @@ class Workload:
     """A graph as work: its operators, the peak of live activations, and the state it carries.
 
     `buffers` are the activations with their lifetimes, in steps of the graph's own nodes, for a static memory plan (empty where
-    the shapes are not known).
+    the shapes are not known). `tensors` is how many tensors go in and come out in one inference.
 
     `unknown` names every node whose work could not be counted, and why; predictors must not pass over it. `rates_from` says
     on what inputs spike rates and densities were recorded; empty where they were not.
@@ -88,6 +88,7 @@ class Workload:
     unknown: tuple[str, ...] = ()
     rates_from: str = ""
     buffers: tuple[Buffer, ...] = ()
+    tensors: int = 0
 
     @property
     def macs(self) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 from edgetk.core.errors import InputError, UnknownName, closest
 from edgetk.core.target import Mode, Target
+from edgetk.targets import calibrations, machine
 from edgetk.targets.board_schema import target
 
 _FOLDER = Path(__file__).resolve().parent / "boards"
@@ -63,13 +64,18 @@ def load(name_or_path: str) -> Target:
     if ".toml" in name_or_path:
         stem, _, rest = name_or_path.rpartition(".toml")
         path = Path(f"{stem}.toml")
-        return _select(path.stem, _read(path), [part for part in rest.split(":") if part], str(path))
+        data = _read(path)
+        found = _select(path.stem, data, [part for part in rest.split(":") if part], str(path))
+        costs = data.get("kernels")
+        return calibrations.applied(found, calibrations.read(path.parent / costs)) if costs else found
     first, *wanted = name_or_path.split(":")
     name = first if first in names() else _aliases().get(first)
     if name is None:
         end = closest(first, [*names(), *_aliases()])
         raise UnknownName(f"target {name_or_path!r}: must be the name of a board or a path that ends in .toml; {end}")
-    return _select(name, _read(_FOLDER / f"{name}.toml"), wanted, f"{name}.toml")
+    found = _select(name, _read(_FOLDER / f"{name}.toml"), wanted, f"{name}.toml")
+    fitted = calibrations.for_processor(machine.cpu_model()) if found.measurable else None
+    return calibrations.applied(found, calibrations.read(fitted)) if fitted else found
 
 
 def _read(path: Path) -> dict[str, Any]:

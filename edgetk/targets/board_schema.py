@@ -28,6 +28,7 @@ _OTHERS = {
     "measurable": bool,
     "read_at_run_time": list,
     "core": str,
+    "kernels": str,
     "host": str,
     "python": str,
     "total_rails": list,

@@ -97,6 +97,7 @@ def count(model: ModelProto, signature: Signature | None = None, firing: Firing 
         unknown=tuple(unknown),
         rates_from=str(firing) if firing else "",
         buffers=alive,
+        tensors=len(graph.inputs) + len(graph.outputs),
     )
 
 
@@ -153,11 +154,13 @@ def _buffers(level: _Level, elsewhere: frozenset[str]) -> tuple[Buffer, ...]:
 
 
 def _source(graph: Graph, node: NodeProto) -> str:
-    """Name of the operator whose output this one reads and nobody else does, seen through views and merged conversions."""
-    inputs = [name for name in node.input if name and name not in graph.roots]
-    if len(inputs) != 1:
-        return ""
-    name = inputs[0]
+    """Name of the one operator whose output only this one reads, seen through views and merged conversions; "" if not one."""
+    inputs = dict.fromkeys(name for name in node.input if name and name not in graph.roots)
+    found = [name for name in (_alone(graph, value) for value in inputs) if name]
+    return found[0] if len(found) == 1 else ""
+
+
+def _alone(graph: Graph, name: str) -> str:
     while (maker := graph.maker.get(name)) is not None:
         if len(graph.readers.get(name, ())) != 1 or name in graph.outputs:
             return ""

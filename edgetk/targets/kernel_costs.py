@@ -1,9 +1,11 @@
 """Latency from fitted costs of a stack's kernels: each operator is a kernel, and a kernel is a few physical terms.
 
-    t(op) = calls · call + MACs · mac + elements · element + bytes read and written · byte + Σ_level weight bytes in it · level
+    t = run + tensors · tensor + Σ_operators ( calls · call + MACs · mac + elements · element + bytes read and written · byte
+                                               + weight bytes · byte of their level + … )
 
-The coefficients, seconds of one unit each and never negative, come from a micro-benchmark suite on the device (`suite`).
-Weights are read from the smallest cache level that holds all weights of the model.
+The coefficients, seconds of one unit each and never negative, come from a micro-benchmark suite on the device (`suite`,
+`fit_device`). Weights are read from the smallest cache level that holds all weights of the model. More terms: each turn of a
+Scan, each row that a constant vector is laid over, and each element that is brought into blocks of channels or back.
 """
 
 from __future__ import annotations
@@ -12,57 +14,98 @@ from collections.abc import Iterator, Mapping
 
 from edgetk.core.target import Target
 from edgetk.core.workload import Op, Workload
-from edgetk.targets.kinds import fused, is_idle, product, runs_in, weights_read, work
+from edgetk.targets.fusion import inside, normalizes_sum
+from edgetk.targets.kinds import VIEWS, is_idle, product, runs_in, weights_read, work
 
 PREDICTOR = "kernel costs"
-#: operators whose kernels are timed one by one; all others are timed as a class
-OWN = frozenset({"LayerNormalization", "Softmax", "Erf", "Transpose", "Concat", "QuantizeLinear", "Scan"})
+#: a call of the runtime itself
+RUN = "run"
+Costs = Mapping[str, Mapping[str, float]]
+Caches = tuple[tuple[float, float], ...]
+#: bytes of a constant that is one number, and of a float
+_SCALAR, _WIDTH = 8, 4
+#: operators that leave the channels of a convolution in blocks
+_BLOCKED = frozenset({"Relu", "Clip", "AveragePool", "MaxPool", "BatchNormalization"})
 
 
 def kernel(op: Op, target: Target) -> str:
-    """Name of the kernel an operator runs in: of products kind and number format, of others the operator type or its class."""
-    if op.macs:
-        where = "conv" if op.kind in ("Conv", "ConvInteger", "QLinearConv") and op.groups == 1 else product(op)
-        if where == "gemm" and not op.weight_bytes:
-            where = "batched"
-        return f"{where}.{'int8' if runs_in(op, target) == 'int8' else 'float32'}"
-    return op.kind if op.kind in OWN else work(op)
+    """Name of the kernel that an operator runs in: of products kind and number format, of others the operator type."""
+    if not op.macs:
+        return "Reshape" if op.kind in VIEWS else op.kind
+    kind = "convolution" if op.kind in ("Conv", "ConvInteger", "QLinearConv") and op.groups == 1 else product(op)
+    if kind == "gemm" and not op.weight_bytes:
+        kind = "attention"
+    if runs_in(op, target) != op.dtype:
+        return f"{kind}.dequantized"  # its input is brought back to float32 first
+    return f"{kind}.{'int8' if op.dtype == 'int8' else 'float32'}"
 
 
-def terms(op: Op, level: str) -> Mapping[str, float]:
-    """How much of each thing an operator does; `level` is the cache level that its weights come from."""
-    found = {
-        "call": float(op.calls),
-        "mac": float(op.macs),
-        "element": float(op.elements),
-        "byte": float(op.activation_bytes),
-    }
+def stand_in(name: str, op: Op, costs: Costs) -> str:
+    """The kernel whose costs are used: its own, that of the same product in float32, or the one of its class."""
+    if name in costs:
+        return name
     if op.macs:
-        found[f"weight_{level}"] = float(weights_read(op))
+        return f"{name.partition('.')[0]}.float32"
+    return {"element": "Add", "move": "Concat"}.get(work(op), "Exp")
+
+
+def terms(op: Op, caches: Caches, weights_at: str) -> dict[str, float]:
+    """How much of each thing an operator does; `weights_at` is the level that the weights of the model come from."""
+    near = level(caches, op.activation_bytes / op.calls)
+    found = {"call": float(op.calls), "element": float(op.elements), f"byte_{near}": float(op.activation_bytes)}
+    if op.macs:
+        found |= {"mac": float(op.macs), f"weight_{weights_at}": float(weights_read(op))}
+    elif op.weight_bytes > _SCALAR and work(op) == "element":
+        found["span"] = op.elements * _WIDTH / op.weight_bytes  # a constant vector is laid over every row
     return found
 
 
-def level(target: Target, weight_bytes: float) -> str:
-    """The smallest level that holds the weights of a model: "0", "1", … of the board's caches, or "memory"."""
-    return next((str(i) for i, (size, _) in enumerate(target.caches) if weight_bytes <= size), "memory")
+def level(caches: Caches, size: float) -> str:
+    """The smallest level that holds so many bytes: "0", "1", … of the caches, or "memory"."""
+    return next((str(i) for i, (room, _) in enumerate(caches) if size <= room), "memory")
+
+
+def reordered(workload: Workload) -> dict[str, float]:
+    """Elements that convolutions bring into blocks of channels and back: what they do not hand one another."""
+    convolutions = {op.name: op for op in workload.ops if op.kind == "Conv"}
+    kept = {op.name for op in workload.ops if op.kind in _BLOCKED} | set(convolutions)
+    behind = {op.name: op.source for op in workload.ops if op.name in kept}
+    found = {name: op.activation_bytes / _WIDTH for name, op in convolutions.items()}  # all that goes in and comes out
+    for name, op in convolutions.items():
+        before = behind[name]
+        while before in kept and before not in convolutions:
+            before = behind[before]
+        if before in convolutions and op.dtype == "float32":
+            found[name] -= op.activation_bytes / _WIDTH - op.elements
+            found[before] -= convolutions[before].elements
+    return {name: max(0.0, amount) for name, amount in found.items()}
+
+
+def amounts(workload: Workload, target: Target) -> Iterator[tuple[Op, str, Mapping[str, float]]]:
+    """Each operator that costs something with its kernel and its terms; last, the call of the runtime itself."""
+    merged = inside(workload, target)
+    ops = {op.name: op for op in workload.ops}
+    where = level(target.caches, workload.weight_bytes)
+    blocked = reordered(workload) if target.stack.runtime == "onnxruntime" else {}
+    for op in workload.ops:
+        if op.name in merged or (is_idle(op) and not (op.kind in VIEWS and op.elements) and op.kind != "Scan"):
+            continue
+        found = terms(op, target.caches, where)
+        if op.kind == "Scan":
+            found["turn"] = max((float(o.calls) for o in workload.ops if o.name.startswith(f"{op.name}/")), default=0.0)
+        if blocked.get(op.name):
+            found["reorder"] = blocked[op.name]
+        if op.macs and runs_in(op, target) != op.dtype:  # its input goes through a QuantizeLinear and back, and both are run
+            found["converted"] = op.activation_bytes - float(_WIDTH * op.elements)
+        yield op, "SkipLayerNormalization" if normalizes_sum(ops, op) else kernel(op, target), found
+    yield Op(RUN, RUN, 0, 0, 0, 0), RUN, {"call": 1.0, "tensor": float(workload.tensors)}
 
 
 def seconds(workload: Workload, target: Target) -> Iterator[tuple[Op, float, bool, bool]]:
-    """Each operator with its seconds, whether it runs inside the one before, and whether a stand-in was used."""
-    ops = {op.name: op for op in workload.ops}
-    where = level(target, workload.weight_bytes)
-    for op in workload.ops:
-        inside = fused(ops, op, target)
-        if inside or is_idle(op):
-            yield op, 0.0, inside, False
-            continue
-        name = kernel(op, target)
-        costs = target.kernels.get(name) or target.kernels["transcendental"]
-        found = sum(costs.get(key, 0.0) * amount for key, amount in terms(op, where).items())
-        yield op, found, False, name not in target.kernels
-
-
-def assert_complete(kernels: Mapping[str, Mapping[str, float]]) -> None:
-    """Raise ValueError where the stand-in for unknown kernels is missing."""
-    if "transcendental" not in kernels:
-        raise ValueError("kernel costs: must hold the kernel transcendental, the stand-in of unknown ones; fit it again")
+    """Each operator with its seconds, whether it runs inside another, and whether nobody knows what it does."""
+    for op, name, found in amounts(workload, target):
+        costs = target.kernels.get(stand_in(name, op, target.kernels), {})
+        unknown = not op.macs and name not in target.kernels and work(op) == "unknown"
+        yield op, sum(costs.get(key, 0.0) * amount for key, amount in found.items()), False, unknown
+    merged = inside(workload, target)
+    yield from ((op, 0.0, True, False) for op in workload.ops if op.name in merged)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from edgetk.core.target import Target
 from edgetk.core.workload import Op
 
@@ -139,8 +137,6 @@ MOVES = SELECTS | frozenset(
         "Upsample",
     ]
 )
-#: What runtimes compute while a product's output is still in registers.
-_RECTIFIERS = frozenset({"Relu", "Clip"})
 
 
 def weights_read(op: Op) -> int:
@@ -167,17 +163,6 @@ def work(op: Op) -> str:
 def is_idle(op: Op) -> bool:
     """True for an operator that moves nothing and computes nothing: views, folded constants."""
     return not op.macs and not op.activation_bytes
-
-
-def fused(ops: Mapping[str, Op], op: Op, target: Target) -> bool:
-    """True where the stack computes `op` inside the operator before it: a rectifier behind a product; on a GPU any chain of
-    element-wise operators."""
-    before = ops.get(op.source)
-    if before is None:
-        return False
-    if before.macs and op.kind in _RECTIFIERS:
-        return True
-    return target.kind == "gpu" and work(op) in ("element", "transcendental") and not op.macs and not is_idle(before)
 
 
 def runs_in(op: Op, target: Target) -> str:

@@ -133,7 +133,10 @@ def _predicted(
     """A figure with what its board was calibrated on and how far that was off; `like` names the metric that was validated."""
     errors = target.calibration.get("errors", {}).get(like or metric)
     seen = Validation(errors["n"], errors["median_error"], errors["where"]) if errors else None
-    timed = (like or metric) in _TIMED
-    return Predicted(
-        metric, value, method, str(target), tuple(rests_on), seen, target.calibration.get("source", "") if timed else ""
-    )
+    source = target.calibration.get("source", "") if _is_calibrated(target, like or metric) else ""
+    return Predicted(metric, value, method, str(target), tuple(rests_on), seen, source)
+
+
+def _is_calibrated(target: Target, metric: str) -> bool:
+    """True for a latency, and for an energy unless the board's power is assumed."""
+    return metric == "latency" or (metric == "energy" and "assumed" not in target.sources.get("power_w", ""))

@@ -5,8 +5,8 @@
 
 Achievable shares are given by kind of product, cycles per element by kind of operator. Weights come from the smallest cache
 that holds all weights of the model, because each inference reads them all (on a microcontroller from its flash); activations
-from the smallest that holds the peak of live activations. What a stack computes inside the operator before it costs nothing of its own. Where a board has fitted
-costs of its stack's kernels (`kernel_costs`), those are used instead.
+from the smallest that holds the peak of live activations. What a stack computes inside another operator costs nothing of its
+own (`fusion`). Where a board has fitted costs of its stack's kernels (`kernel_costs`), those are used instead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from edgetk.core import units
 from edgetk.core.target import Target
 from edgetk.core.workload import Op, Workload
 from edgetk.targets import kernel_costs
-from edgetk.targets.kinds import fused, is_idle, product, runs_in, weights_read, work
+from edgetk.targets.fusion import inside
+from edgetk.targets.kinds import is_idle, product, runs_in, weights_read, work
 
 PREDICTOR = "roofline"
 #: cycles of one element where the board gives none: a vector unit handles several at once
@@ -51,13 +52,13 @@ def timed(workload: Workload, target: Target) -> tuple[Timed, ...]:
     assert target.mem_bytes_per_s is not None
     weights = target.mem_bytes_per_s if target.kind == "mcu" else bandwidth(target, workload.weight_bytes)
     byte_s = (1 / weights, 1 / bandwidth(target, workload.peak_activation_bytes))
-    ops = {op.name: op for op in workload.ops}
-    return tuple(_timed(op, target, byte_s, fused(ops, op, target)) for op in workload.ops)
+    merged = inside(workload, target)
+    return tuple(_timed(op, target, byte_s, op.name in merged) for op in workload.ops)
 
 
-def _timed(op: Op, target: Target, byte_s: tuple[float, float], inside: bool) -> Timed:
-    if inside or is_idle(op):
-        return Timed(op, 0.0, 0.0, 0.0, inside)
+def _timed(op: Op, target: Target, byte_s: tuple[float, float], merged: bool) -> Timed:
+    if merged or is_idle(op):
+        return Timed(op, 0.0, 0.0, 0.0, merged)
     kind = "product" if op.macs else work(op)
     compute = cycles(op, target) / (target.clock_hz or 1.0)
     memory = weights_read(op) * byte_s[0] + op.activation_bytes * byte_s[1]

@@ -74,7 +74,21 @@ def _form(name: str, precision: str, graph: onnx.ModelProto, signature: Signatur
         "signature": signature.to_json(),
         "metadata": {p.key: p.value for p in graph.metadata_props},
         "targets": fit,
+        **({"generated_c": _generated_c(graph, signature)} if signature.is_streaming else {}),
     }
+
+
+def _generated_c(graph: onnx.ModelProto, signature: Signature) -> dict[str, Any]:
+    """Bytes of constants, of a stream's state and of the arena that `edgetk export --c` gives this graph, or why it refuses."""
+    from edgetk.core.errors import PreconditionError
+    from edgetk.export.c.emit import Program
+    from edgetk.export.c.plan import plan
+
+    try:
+        made = Program("step", plan(graph, signature))
+    except PreconditionError as error:
+        return {"refused": str(error)}
+    return {"constant_bytes": made.constant_bytes, "state_bytes": made.state_bytes, "arena_bytes": made.arena_bytes}
 
 
 def terminal(found: dict[str, Any], console: Console) -> None:
@@ -117,9 +131,18 @@ def _facts(form: dict[str, Any]) -> list[tuple[str, str]]:
     if signature.period_s is not None:
         late = units.seconds(signature.lookahead_s)
         facts.append(("timing", f"one step every {units.seconds(signature.period_s)}, answers look ahead {late}"))
+    if "generated_c" in form:
+        facts.append(("generated C", _in_c(form["generated_c"])))
     short = {k: v for k, v in form["metadata"].items() if k not in ("signature", "labels")}
     facts.extend((k, v if len(v) <= 100 else v[:97] + "…") for k, v in sorted(short.items()))
     return facts
+
+
+def _in_c(found: dict[str, Any]) -> str:
+    if "refused" in found:
+        return f"none: {found['refused']}"
+    ram = f"{found['state_bytes']:,} bytes of state and {found['arena_bytes']:,} of arena in RAM"
+    return f"{found['constant_bytes']:,} bytes of constants in flash, {ram}; code not included"
 
 
 def _spec(tensor: TensorSpec) -> str:
@@ -132,7 +155,7 @@ def _fit_table(form: dict[str, Any]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="predicted (unvalidated)", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="predicted", title_justify="left")
     columns = ("latency", "energy", "ram", "flash")
     for heading in ("target", "fits", *columns):
         table.add_column(heading, justify="left" if heading in ("target", "fits") else "right")

@@ -11,7 +11,7 @@ from target_graphs import ds_cnn
 from edgetk.core.figures import Predicted
 from edgetk.targets import board
 from edgetk.targets.count import count
-from edgetk.targets.roofline import predict
+from edgetk.targets.predict import predict
 
 PAGE = (Path(__file__).parents[2] / "docs" / "adding-a-board.md").read_text(encoding="utf-8")
 

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgetk.toolkit.commands.bench import bench
+from edgetk.toolkit.commands.calibrate import calibrate
+from edgetk.toolkit.commands.compare import compare
 from edgetk.toolkit.commands.compress import compress
 from edgetk.toolkit.commands.data import data
 from edgetk.toolkit.commands.doctor import doctor
@@ -24,6 +26,8 @@ COMMANDS: Mapping[str, Callable[..., Any]] = {
     "export": export,
     "inspect": inspect,
     "bench": bench,
+    "compare": compare,
+    "calibrate": calibrate,
     "view": view,
     "list": listing,
     "data": data,

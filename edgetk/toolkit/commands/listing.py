@@ -5,13 +5,16 @@ from __future__ import annotations
 import ast
 import importlib.util
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgetk.core import registry
 from edgetk.core.errors import EdgetkError, UnknownName, closest
 from edgetk.toolkit.commands import shared
+
+if TYPE_CHECKING:
+    from edgetk.core.target import Target
 
 _KINDS = ("models", "passes", "tasks", "exporters", "targets", "recipes")
 _REGISTRY = {"models": "model", "passes": "pass", "tasks": "task", "exporters": "exporter"}
@@ -105,10 +108,38 @@ def _boards(check: bool) -> list[dict[str, Any]]:
     def describe(name: str) -> str:
         target = board.load(name)
         also = f" (also: {', '.join(aliases[name])})" if name in aliases else ""
-        measured = "measured here" if target.measurable else "predicted"
-        return f"{target.description}, power mode {target.power_mode}, {target.stack.name}; {measured}{also}"
+        return f"{target.description}, power mode {target.power_mode}, {target.stack.name}; {_trust(target)}{also}"
 
-    return [{**_checked(name, describe, check), "aliases": aliases.get(name, [])} for name in board.names()]
+    rows = []
+    for name in board.names():
+        row = {**_checked(name, describe, check), "aliases": aliases.get(name, [])}
+        if check and row["problem"] is None:
+            row |= _known(board.load(name)) | {"parts": list(board.parts(name))}
+        rows.append(row)
+    return rows
+
+
+def _known(target: Target) -> dict[str, Any]:
+    """What a board's numbers were calibrated on, how far predictions were off, and which are assumed."""
+    return {
+        "calibrated": target.calibration.get("source"),
+        "validated": dict(target.calibration.get("errors", {})),
+        "numbers": len(target.sources),
+        "assumed": sorted(key for key, text in target.sources.items() if "assumed" in text),
+    }
+
+
+def _trust(target: Target) -> str:
+    """The same in words."""
+    known = _known(target)
+    errors = [
+        f"{metric} to {100 * found['median_error']:.0f} % (median of {found['n']})"
+        for metric, found in known["validated"].items()
+    ]
+    words = ["measured here"] if target.measurable else []
+    words += [f"calibrated on {known['calibrated']}"] if known["calibrated"] else ["not calibrated"]
+    words += [f"validated: {', '.join(errors)}"] if errors else ["unvalidated"]
+    return "; ".join((*words, f"{len(known['assumed'])} of {known['numbers']} numbers assumed"))
 
 
 def _recipes(check: bool) -> list[dict[str, Any]]:

@@ -1,0 +1,45 @@
+"""Calibrations of devices: kernel costs that were fitted on them, as JSON files, and the one that fits this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgetk.core.errors import InputError
+from edgetk.core.target import Target
+
+_FOLDER = Path(__file__).parent
+SCHEMA_VERSION = 1
+
+
+def for_processor(name: str) -> Path | None:
+    """The built-in calibration of a processor of that name; None where there is none."""
+    for file in sorted(_FOLDER.glob("*.json")):
+        if json.loads(file.read_text(encoding="utf-8"))["device"] == name:
+            return file
+    return None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A calibration that `edgetk calibrate host` wrote. Raises InputError where it is none."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"calibration {path}: must be a readable file, got {error.strerror}; check the path") from error
+    except ValueError as error:
+        raise InputError(f"calibration {path}: must be JSON, got {error}; run edgetk calibrate host again") from error
+    if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION or "kernels" not in data:
+        raise InputError(
+            f"calibration {path}: must be what edgetk calibrate host writes, got another JSON file; run edgetk calibrate host"
+        )
+    return data
+
+
+def applied(target: Target, data: Mapping[str, Any]) -> Target:
+    """The board with the kernel costs of a calibration, its caches, and what it was found to be off by."""
+    caches = tuple((float(size), 0.0) for size in data["cache_bytes"])
+    known = {"source": data["source"], "errors": data.get("errors", {})}
+    return replace(target, kernels=data["kernels"], caches=caches, calibration={**target.calibration, **known})

@@ -1,0 +1,108 @@
+"""Times the micro-benchmark suite on this machine, and fits the costs of its stack's kernels to the times.
+
+Every case is timed in rounds, all cases in turn, so that a busy machine treats them alike; a case's time is that of its fastest
+run. What counts is the processor's time: the same as the clock's on a quiet machine, and on a busy one without the waiting. The
+fit is one least-squares problem over all cases: relative errors, no cost below zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter, thread_time
+
+import numpy as np
+
+from edgetk.core.target import Target
+from edgetk.core.workload import Workload
+from edgetk.targets.kernel_costs import Costs, amounts, seconds
+
+#: seconds that one case runs in one round, and how many rounds there are
+TURN_S = 0.004
+ROUNDS = 15
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one run of a case: the fastest run of each round; `spread` is how far their median lies above the fastest."""
+
+    name: str
+    fastest: tuple[float, ...]
+
+    @property
+    def seconds(self) -> float:
+        return float(np.min(self.fastest))
+
+    @property
+    def spread(self) -> float:
+        return float(np.median(self.fastest)) / self.seconds - 1
+
+
+def interleave(steps: Mapping[str, Callable[[], object]], rounds: int = ROUNDS, turn_s: float = TURN_S) -> tuple[Timing, ...]:
+    """Processor time of one run of each function, all in turn; the first run of a turn, with cold caches, is discarded."""
+    fastest: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            step()
+            end, best = perf_counter() + turn_s, float("inf")
+            while best == float("inf") or perf_counter() < end:
+                start = thread_time()
+                step()
+                best = min(best, thread_time() - start)
+            fastest[name].append(best)
+    return tuple(Timing(name, tuple(times)) for name, times in fastest.items())
+
+
+def fit(work: Mapping[str, Workload], timings: Sequence[Timing], target: Target) -> dict[str, dict[str, float]]:
+    """Costs of every kernel in the cases, seconds of each unit, for the stack and caches of `target`."""
+    columns: dict[tuple[str, str], int] = {}
+    rows = []
+    for timing in timings:
+        row: dict[int, float] = {}
+        for _, name, found in amounts(work[timing.name], target):
+            for key, amount in found.items():
+                if amount:
+                    column = columns.setdefault((name, key), len(columns))
+                    row[column] = row.get(column, 0.0) + amount / timing.seconds
+        rows.append(row)
+    matrix = np.zeros((len(rows), len(columns)))
+    for index, row in enumerate(rows):
+        matrix[index, list(row)] = list(row.values())
+    costs = nonnegative(matrix, np.ones(len(rows)))
+    fitted: dict[str, dict[str, float]] = {name: {} for name, _ in columns}
+    for (name, key), column in columns.items():
+        if costs[column] > 0:
+            fitted[name][key] = float(f"{costs[column]:.4g}")
+    return fitted
+
+
+def nonnegative(matrix: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """argmin |A x − b|² over x ≥ 0 (Lawson & Hanson 1974, chapter 23), with columns scaled to length 1."""
+    length = np.maximum(np.linalg.norm(matrix, axis=0), 1e-30)
+    a = matrix / length
+    x = np.zeros(a.shape[1])
+    free = np.zeros(a.shape[1], dtype=bool)
+    for _ in range(10 * a.shape[1]):
+        gradient = a.T @ (wanted - a @ x)
+        gradient[free] = -np.inf
+        enter = int(np.argmax(gradient))
+        if gradient[enter] <= 1e-10:
+            break
+        free[enter] = True
+        while True:
+            trial = np.zeros_like(x)
+            trial[free] = np.linalg.lstsq(a[:, free], wanted, rcond=None)[0]
+            if trial[free].min() > 0:
+                x = trial
+                break
+            falling = free & (trial <= 0)
+            step = float(np.min(x[falling] / np.maximum(x[falling] - trial[falling], 1e-30)))
+            x = x + step * (trial - x)
+            free &= x > 1e-14
+            x[~free] = 0.0
+    return np.asarray(x / length)
+
+
+def predicted(workload: Workload, target: Target, costs: Costs) -> float:
+    """Seconds of one run with these costs."""
+    return sum(found for _, found, _, _ in seconds(workload, replace(target, kernels=costs)))

@@ -1,0 +1,283 @@
+"""Micro-benchmark suite: small graphs of known work, whose times on a device tell what its stack's kernels cost.
+
+Each case is a chain of operators of one kind, with a cheap addition between them where a runtime would merge them. Sizes are
+spread over what small networks use; none is taken from a model of the zoo. Weights of a chain are distinct, so that a long one
+does not stay in the smallest cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from edgetk.targets.suite_chain import Case, Chain, Shape, case, floats
+
+#: how many times an operator stands in its chain
+COPIES = 6
+_SIZES: tuple[Shape, ...] = ((1, 64), (1, 40, 100), (1, 100, 320), (1, 800, 600))
+_MATRICES = ((32, 32), (64, 128), (128, 128), (96, 288), (192, 192), (256, 512), (320, 320), (512, 384))
+_VECTORS = ((24, 48, 4), (64, 64, 4), (128, 160, 4), (200, 200, 3), (256, 384, 3), (384, 384, 8), (640, 640, 4))
+_IMAGES = ((16, 24, 3), (32, 12, 3), (48, 20, 1), (64, 10, 3), (96, 14, 1), (128, 7, 3), (160, 7, 1))
+_FIRST = ((3, 40, 3, 24, 1), (1, 60, 5, 32, 2), (3, 64, 7, 48, 4), (1, 128, 3, 16, 1))
+_HEADS = (
+    (1, 100, 32),
+    (2, 50, 32),
+    (3, 80, 64),
+    (4, 60, 24),
+    (6, 49, 32),
+    (2, 200, 16),
+    (4, 150, 32),
+    (3, 500, 32),
+    (1, 900, 48),
+)
+_TRANSPOSED: tuple[tuple[Shape, Shape], ...] = (
+    ((1, 40, 100), (0, 2, 1)),
+    ((1, 100, 320), (0, 2, 1)),
+    ((1, 50, 4, 16), (0, 2, 1, 3)),
+    ((1, 150, 5, 32), (0, 2, 1, 3)),
+    ((1, 4, 64, 40), (0, 2, 3, 1)),
+    ((1, 900, 96), (0, 2, 1)),
+    ((1, 2000, 100), (0, 2, 1)),
+)
+#: operators of one input, and their attributes
+_PLAIN: Mapping[str, Mapping[str, Any]] = {
+    **{kind: {} for kind in "Sqrt Exp Erf Sigmoid Tanh Neg Abs Sign Round Floor Reciprocal Relu".split()},  # noqa: SIM905
+    "Softmax": {"axis": -1},
+}
+
+
+def cases() -> tuple[Case, ...]:
+    """The whole suite, in an order that does not depend on anything."""
+    return (*_tensors(), *_products(), *_convolutions(), *_attention(), *_elements(), *_moves(), *_loops())
+
+
+def _tensors() -> Iterator[Case]:
+    """Many small tensors that go in and come out, as the states of a stream do."""
+    for n in (2, 10, 24):
+        nodes = [helper.make_node("Neg", [f"x{i}"], [f"y{i}"], name=f"n{i}") for i in range(n)]
+        inputs, outputs = ({f"{letter}{i}": (1, 64) for i in range(n)} for letter in "xy")
+        yield case(f"tensors {n}", nodes, inputs, dict(outputs))
+
+
+def _products() -> Iterator[Case]:
+    """Weights that many rows meet, and weights that one row meets, in float32 and in int8."""
+    for precision in ("float32", "int8"):
+        for a, b in _MATRICES:
+            for rows in (3, 12, 60, 150) if a < 300 else (6, 100):
+                yield _layers(f"matrix {rows}x{a}x{b}", "MatMul", (1, rows, a), a, b, 2, precision)
+        for a, b, pairs in _VECTORS:
+            yield _layers(f"vector {a}x{b}x{2 * pairs}", "Gemm", (1, a), a, b, pairs, precision)
+
+
+def _layers(name: str, kind: str, shape: Shape, a: int, b: int, pairs: int, precision: str) -> Case:
+    chain = Chain(shape)
+    for first, second in ((a, b), (b, a)) * pairs:
+        weight = chain.weights(second, first).T.copy()
+        chain.add(kind, chain.quantized(weight, 1) if precision == "int8" else chain.constant(weight))
+    return chain.case(f"{name} {precision}")
+
+
+def _convolutions() -> Iterator[Case]:
+    """Convolutions that follow one another; that stand alone among tokens, as in vision transformers; that read integers."""
+    for channels, side, kernel in _IMAGES:
+        for groups in (1, channels) if kernel > 1 else (1,):
+            what = f"{channels}x{side}x{side} k{kernel} groups {groups}"
+            settings: dict[str, Any] = {"pads": [kernel // 2] * 4, "group": groups}
+            shape = (channels, channels // groups, kernel, kernel)
+            picture = (1, channels, side, side)
+            chain, lone, integer = Chain(picture), Chain((1, side * side, channels)), Chain(picture)
+            for _ in range(COPIES):
+                chain.add("Conv", chain.constant(chain.weights(*shape)), **settings)
+                chain.add("Relu")
+            for _ in range(COPIES // 2):
+                lone.add("Transpose", perm=[0, 2, 1])
+                lone.reshape(1, channels, side, side)
+                lone.add("Conv", lone.constant(lone.weights(*shape)), **settings)
+                lone.reshape(1, channels, side * side)
+                lone.add("Transpose", perm=[0, 2, 1])
+                lone.add("Tanh")
+                integer.add("Conv", integer.quantized(integer.weights(*shape), 0), **settings)
+                integer.add("Tanh")
+            yield chain.case(f"convolution {what}")
+            yield lone.case(f"lone convolution {what}")
+            yield integer.case(f"integer convolution {what}")
+    for channels, side, kernel, out, stride in _FIRST:
+        chain = Chain((1, channels, side, side))
+        weight = chain.constant(chain.weights(out, channels, kernel, kernel))
+        chain.add("Conv", weight, pads=[kernel // 2] * 4, strides=[stride, stride])
+        yield chain.case(f"first convolution {channels}x{side}x{side} k{kernel}")
+
+
+def _attention() -> Iterator[Case]:
+    for heads, length, width in _HEADS:
+        chain = Chain((1, heads, length, width))
+        for _ in range(2):
+            chain.add("MatMul", "k")
+            chain.shift()
+            chain.add("MatMul", "v")
+        more = {"k": (1, heads, width, length), "v": (1, heads, length, width)}
+        yield chain.case(f"attention {heads}x{length}x{width}", more)
+
+
+Write = Callable[[Chain], object]
+
+
+def _repeated(name: str, size: Shape, write: Write) -> Case:
+    chain = Chain(size)
+    for _ in range(COPIES):
+        write(chain)
+        chain.shift()
+    return chain.case(f"{name} {'x'.join(map(str, size))}")
+
+
+def _elements() -> Iterator[Case]:
+    writers: dict[str, Write] = {kind: partial(Chain.add, kind=kind, **settings) for kind, settings in _PLAIN.items()}
+    writers |= {kind: partial(_with_number, kind=kind) for kind in ("Mul", "Sub", "Div", "Max", "Pow")}
+    writers |= {f"{kind} of a vector": partial(_with_vector, kind=kind) for kind in ("Add", "Mul")}
+    writers |= {f"{kind} of two": partial(_with_input, kind=kind) for kind in ("Add", "Mul", "Sub", "Div", "Max")}
+    writers |= {kind: partial(_reduced, kind=kind) for kind in ("ReduceMean", "ReduceL2", "ReduceSum")}
+    writers |= {"Clip": _clip, "Where": _where, "Cast": _cast, "QuantizeLinear": _quantize, "Gelu": _gelu}
+    writers |= {"LayerNormalization": _normalize, "SkipLayerNormalization": _normalize_sum}
+    for size in _SIZES:
+        for name, write in writers.items():
+            yield _repeated(name, size, write)
+
+
+def _with_number(chain: Chain, kind: str) -> None:
+    chain.add(kind, chain.constant(2.0 if kind == "Pow" else 1.01))
+
+
+def _with_vector(chain: Chain, kind: str) -> None:
+    chain.add(kind, chain.vector(1.01))
+
+
+def _with_input(chain: Chain, kind: str) -> None:
+    chain.add(kind, "x")
+
+
+def _reduced(chain: Chain, kind: str) -> None:
+    if kind == "ReduceSum":
+        chain.add(kind, chain.integers(-1), keepdims=1)
+    else:
+        chain.add(kind, axes=[-1], keepdims=1)
+    chain.add("Add", "x")
+
+
+def _clip(chain: Chain) -> None:
+    chain.add("Clip", chain.constant(-2.0), chain.constant(2.0))
+
+
+def _where(chain: Chain) -> None:
+    value = chain.last
+    chain.add("Greater", chain.constant(0.0))
+    chain.add("Where", value, "x")
+
+
+def _cast(chain: Chain) -> None:
+    chain.add("Greater", chain.constant(0.0))
+    chain.add("Cast", to=TensorProto.FLOAT)
+
+
+def _quantize(chain: Chain) -> None:
+    chain.quantize()
+    chain.add("Cast", to=TensorProto.FLOAT)
+
+
+def _normalize(chain: Chain) -> None:
+    chain.add("LayerNormalization", chain.vector(1.0), chain.vector(0.0), axis=-1)
+
+
+def _normalize_sum(chain: Chain) -> None:
+    chain.add("Add", "x")
+    _normalize(chain)
+
+
+def _gelu(chain: Chain) -> None:
+    value = chain.last
+    chain.add("Div", chain.constant(2**0.5))
+    chain.add("Erf")
+    chain.add("Add", chain.constant(1.0))
+    chain.add("Mul", value)
+    chain.add("Mul", chain.constant(0.5))
+
+
+def _moves() -> Iterator[Case]:
+    for size in _SIZES:
+        yield _repeated("Concat", size, _halves)
+        yield _repeated("Split", size, _split)
+        yield _repeated("Reshape", size, _regroup)
+    for size in _SIZES[1:3]:
+        yield _repeated("Pad", size, _pad)
+        yield _repeated("Expand", size, _expand)
+        yield _repeated("Gather", size, _gather)
+    for size, order in _TRANSPOSED:
+        yield _repeated("Transpose", size, partial(_transpose, order=order))
+
+
+def _halves(chain: Chain) -> None:
+    whole = chain.last
+    chain.slice(0, chain.shape[-1] // 2)
+    chain.add("Concat", whole, axis=-1)
+    chain.slice(0, chain.shape[-1])
+
+
+def _split(chain: Chain) -> None:
+    first = chain.add("Split", outputs=2, axis=-1)
+    chain.add("Concat", f"{first.rpartition('_')[0]}_1", axis=-1)
+
+
+def _regroup(chain: Chain) -> None:
+    chain.reshape(-1, chain.shape[-1] // 2)
+    chain.shift()
+    chain.reshape(*chain.shape)
+
+
+def _pad(chain: Chain) -> None:
+    chain.add("Pad", chain.integers(0, 1, 0, 0, 0, 0))
+    chain.slice(1, chain.shape[1] + 1, 1)
+
+
+def _expand(chain: Chain) -> None:
+    chain.slice(0, 1, 1)
+    chain.add("Expand", chain.integers(*chain.shape))
+
+
+def _gather(chain: Chain) -> None:
+    chain.add("Gather", chain.constant(np.array(0, np.int64)), axis=1)
+    chain.add("Unsqueeze", chain.integers(1))
+    chain.add("Add", "x")
+
+
+def _transpose(chain: Chain, order: Shape) -> None:
+    chain.add("Transpose", perm=list(order))
+    chain.reshape(*chain.shape)
+
+
+def _loops() -> Iterator[Case]:
+    """Scans whose body adds the slice to a state, lets it decay, and compares."""
+    for length, width in ((20, 32), (60, 128), (120, 64)):
+        body = helper.make_graph(
+            [
+                helper.make_node("Mul", ["s", "half"], ["d"], name="decay"),
+                helper.make_node("Add", ["d", "e"], ["m"], name="add"),
+                helper.make_node("GreaterOrEqual", ["m", "half"], ["b"], name="compare"),
+                helper.make_node("Cast", ["b"], ["y"], name="spike", to=TensorProto.FLOAT),
+                helper.make_node("Where", ["b", "half", "m"], ["s_out"], name="reset"),
+            ],
+            "body",
+            [floats("s", (1, width)), floats("e", (1, width))],
+            [floats("s_out", (1, width)), floats("y", (1, width))],
+        )
+        chain = Chain((length, 1, width))
+        chain.constants["half"] = np.array(0.5, np.float32)
+        for i in range(2):
+            zero = chain.constant(np.zeros((1, width), np.float32))
+            outputs = [f"state{i}", f"spikes{i}"]
+            node = helper.make_node("Scan", [zero, chain.last], outputs, name=f"scan{i}", body=body, num_scan_inputs=1)
+            chain.nodes.append(node)
+            chain.last = outputs[1]
+        yield chain.case(f"scan {length}x{width}")

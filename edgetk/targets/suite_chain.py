@@ -1,0 +1,118 @@
+"""Writes the graphs of the micro-benchmark suite: chains in which each operator reads what the one before it made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from edgetk.core.signature import Signature, TensorSpec
+
+Shape = tuple[int, ...]
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One graph of the suite."""
+
+    name: str
+    model: ModelProto
+    signature: Signature
+
+
+def case(
+    name: str,
+    nodes: Sequence[NodeProto],
+    inputs: Mapping[str, Shape],
+    outputs: Mapping[str, Shape | None],
+    constants: Mapping[str, np.ndarray] | None = None,
+) -> Case:
+    """A graph of opset 17 with float32 inputs and outputs; a shape of None is left to be inferred."""
+    graph = helper.make_graph(
+        list(nodes),
+        "case",
+        [floats(k, v) for k, v in inputs.items()],
+        [floats(k, v) for k, v in outputs.items()],
+        [numpy_helper.from_array(v, k) for k, v in (constants or {}).items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    specs = tuple(TensorSpec(k, v) for k, v in inputs.items())
+    return Case(name, model, Signature(specs, tuple(TensorSpec(k, v or ()) for k, v in outputs.items())))
+
+
+def floats(name: str, shape: Shape | None) -> ValueInfoProto:
+    """A float32 input or output."""
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+@dataclass
+class Chain:
+    """A graph that is being written; `last` is the tensor that the next operator reads."""
+
+    shape: Shape
+    nodes: list[NodeProto] = field(default_factory=list)
+    constants: dict[str, np.ndarray] = field(default_factory=dict)
+    last: str = "x"
+    random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(SEED))
+
+    def add(self, kind: str, *others: str, outputs: int = 1, **attributes: Any) -> str:
+        """Append an operator that reads the last tensor and `others`; its first output."""
+        name = f"n{len(self.nodes)}"
+        names = [f"{name}_{i}" for i in range(outputs)]
+        self.nodes.append(helper.make_node(kind, [self.last, *others], names, name=name, **attributes))
+        self.last = names[0]
+        return names[0]
+
+    def constant(self, values: np.ndarray | float) -> str:
+        """The name of a stored tensor; a number is stored as float32."""
+        name = f"c{len(self.constants)}"
+        self.constants[name] = np.asarray(values, np.float32) if isinstance(values, float) else np.asarray(values)
+        return name
+
+    def integers(self, *values: int) -> str:
+        """The name of a stored int64 vector."""
+        return self.constant(np.array(values, np.int64))
+
+    def vector(self, value: float) -> str:
+        """The name of a constant as long as the last axis."""
+        return self.constant(np.full(self.shape[-1], value, np.float32))
+
+    def weights(self, *shape: int) -> np.ndarray:
+        """Random weights that keep the size of what passes through them."""
+        scale = max(1.0, float(np.prod(shape[1:]))) ** -0.5
+        values: np.ndarray = (self.random.standard_normal(shape) * scale).astype(np.float32)
+        return values
+
+    def shift(self) -> None:
+        """An addition that keeps neighbours apart."""
+        self.add("Add", self.constant(0.01))
+
+    def reshape(self, *shape: int) -> None:
+        self.add("Reshape", self.integers(*shape))
+
+    def slice(self, start: int, end: int, axis: int = -1) -> None:
+        self.add("Slice", *(self.integers(value) for value in (start, end, axis)))
+
+    def quantize(self) -> tuple[str, str]:
+        """QuantizeLinear to uint8; the names of its scale and zero point."""
+        names = self.constant(0.02), self.constant(np.array(128, np.uint8))
+        self.add("QuantizeLinear", *names)
+        return names
+
+    def quantized(self, weight: np.ndarray, axis: int) -> str:
+        """The last tensor through Quantize and Dequantize, and an int8 weight behind Dequantize: as in a quantized layer."""
+        self.add("DequantizeLinear", *self.quantize())
+        stored = self.constant(np.clip(np.round(weight / 0.01), -127, 127).astype(np.int8))
+        scales = self.constant(np.full(weight.shape[axis], 0.01, np.float32))
+        zeros = self.constant(np.zeros(weight.shape[axis], np.int8))
+        name = f"{stored}_w"
+        self.nodes.append(helper.make_node("DequantizeLinear", [stored, scales, zeros], [name], name=name, axis=axis))
+        return name
+
+    def case(self, name: str, more: Mapping[str, Shape] | None = None) -> Case:
+        """The finished graph; `more` are inputs beside x."""
+        return case(name, self.nodes, {"x": self.shape, **(more or {})}, {self.last: None}, self.constants)
