@@ -97,8 +97,8 @@ def _state() -> str:
     absent = unknown(state)
     if absent:
         return f"no: {', '.join(absent)} cannot be read: edgetk bench gives no latency here"
-    if state["kind"] == "virtual":
-        return "yes: a virtual machine, judged by the time of a fixed loop before and after"
+    if state["kind"] == "clockless":
+        return "yes: clocks are hidden (a virtual machine or container), the time of a fixed loop stands in"
     mode = f"power mode {state['power_mode']}, " if state["power_mode"] else ""
     return f"yes: {state['kind']}, {mode}governor {', '.join(state['governor'])}"
 

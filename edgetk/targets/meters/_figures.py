@@ -189,8 +189,8 @@ def conditions(result: Result) -> dict[str, Any]:
         "kernel": after["kernel"],
         "load_average": before["load_average"],
     }
-    if after["kind"] == "virtual":
-        state["clocks"] = "a virtual machine's: not readable, a fixed loop ran as fast before as after"
+    if after["kind"] == "clockless":
+        state["clocks"] = "not readable (a virtual machine or container); a fixed loop ran as fast before as after"
     return {
         "threads": settings.threads if result.item.runtime == "onnxruntime" else None,
         "cores": data["cores"],

@@ -149,7 +149,7 @@ def _state_lines(row: Mapping[str, Any]) -> Sequence[str]:
         f"cores {state['cores_online']} online" if state["cores_online"] else "",
         f"{max(heat.values()):.0f} °C" if heat else "",
         f"L4T {state['l4t']}" if state["l4t"] else "",
-        "a virtual machine: clocks not readable" if state["kind"] == "virtual" else "",
+        "clocks are hidden: a virtual machine or container" if state["kind"] == "clockless" else "",
     ]
     return (f"state: {', '.join(part for part in parts if part)}",)
 

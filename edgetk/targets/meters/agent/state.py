@@ -64,14 +64,14 @@ class Board:
         return sorted(str(path.relative_to(self.root)) for path in self.root.glob(pattern))
 
     def kind(self) -> str:
-        """ "jetson", "raspberry-pi", "virtual" (its clocks belong to the machine below it) or "linux"."""
+        """ "jetson", "raspberry-pi", "clockless" (a virtual machine or container: clocks are hidden) or "linux"."""
         if self.text("etc/nv_tegra_release") or "jetson" in self.text("proc/device-tree/model").lower():
             return "jetson"
         if "raspberry pi" in self.text("proc/device-tree/model").lower():
             return "raspberry-pi"
-        if re.search(r"^flags\s*:.*\bhypervisor\b", self.text("proc/cpuinfo"), re.M):
-            return "virtual"
-        return "linux"
+        if self.text("proc/device-tree/model") or self.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq"):
+            return "linux"
+        return "clockless"
 
     def snapshot(self) -> dict[str, Any]:
         """The state now, as plain data; what the board does not tell is None."""
@@ -86,12 +86,12 @@ class Board:
             "governor": self._each("scaling_governor"),
             "cpu_clock_hz": self._clocks(),
             "gpu_clock_hz": self._gpu(),
-            "cores_online": self.text("sys/devices/system/cpu/online") or None,
+            "cores_online": self.text("sys/devices/system/cpu/online") or self._count(),
             "temperature_c": self._temperatures(),
             "throttling": self._throttling(kind),
             "load_average": self.number_of_first_word("proc/loadavg"),
         }
-        if kind == "virtual":
+        if kind == "clockless":
             state["loop_s"] = loop_seconds()
         return state
 
@@ -114,6 +114,10 @@ class Board:
         """Present clock of an integrated GPU."""
         gpu = self._gpu()
         return None if gpu is None else gpu["current"]
+
+    def _count(self) -> str | None:
+        """How many cores this machine says it has, where it does not say which."""
+        return f"{os.cpu_count()} in all" if self.root == Path("/") else None
 
     def _model(self) -> str:
         found = re.search(r"^model name\s*:\s*(.+)$", self.text("proc/cpuinfo"), re.M)
@@ -205,7 +209,7 @@ _NEEDED = {
     "jetson": ("power_mode", "l4t", "governor", "cpu_clock_hz", "cores_online", "temperature_c", "throttling"),
     "raspberry-pi": ("governor", "cpu_clock_hz", "cores_online", "temperature_c", "throttling"),
     "linux": ("governor", "cpu_clock_hz", "cores_online", "temperature_c"),
-    "virtual": ("cores_online", "loop_s"),
+    "clockless": ("cores_online", "loop_s"),
 }
 
 
