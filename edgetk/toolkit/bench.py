@@ -177,7 +177,7 @@ def measure(
     from edgetk.targets.meters import _bench
 
     results = _bench.run(where.transport(), items, where.settings(settings), say, keep)
-    trace = log() if log is not None else None
+    trace = _trace(log) if log is not None else None
     return {
         "schema_version": SCHEMA_VERSION,
         "target": where.name,
@@ -188,7 +188,45 @@ def measure(
     }
 
 
-def _row(result: Result, where: Place, log: Trace | None) -> dict[str, Any]:
+def _trace(log: Callable[[], Trace]) -> Trace | str:
+    """The log, or what is wrong with it: by now everything else is measured, and shall not be lost."""
+    try:
+        return log()
+    except InputError as error:
+        return str(error)
+
+
+def with_log(found: dict[str, Any], log: Trace) -> dict[str, Any]:
+    """What `measure` gave, with the energy of its windows from a log that was written meanwhile and read later.
+
+    Raises InputError for anything else than a document of `edgetk bench` with windows in it.
+    """
+    from edgetk.core.signature import Signature
+    from edgetk.targets.meters import _figures
+    from edgetk.targets.meters._bench import Item, Result, Settings
+
+    try:
+        if found["schema_version"] != SCHEMA_VERSION or not any(row["raw"].get("energy") for row in found["results"]):
+            raise KeyError("windows")
+        given = {key: tuple(value) if isinstance(value, list) else value for key, value in found["settings"].items()}
+        settings = Settings(**given)
+        rows = []
+        for row in found["results"]:
+            item = Item(row["artifact"], b"", Signature.from_json(row["signature"]), row["runtime"])
+            result = Result(
+                item, settings, row["raw"], b"", found["where"], row["clock_offset_s"], row["resumed"], row["sha256"]
+            )
+            energy = [f.to_json() for f in _figures.energy(result, log)] if "energy" in row["raw"] else []
+            names = {figure["metric"] for figure in energy}
+            rows.append({**row, "figures": [f for f in row["figures"] if f["metric"] not in names] + energy})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"bench: --from must name what edgetk bench -o wrote, with windows of energy, got none ({error}); measure again"
+        ) from error
+    return {**found, "results": rows}
+
+
+def _row(result: Result, where: Place, log: Trace | str | None) -> dict[str, Any]:
     from edgetk.targets.meters import _bench, _figures
 
     figures = _figures.figures(result, log)
@@ -202,11 +240,18 @@ def _row(result: Result, where: Place, log: Trace | None) -> dict[str, Any]:
         "agreement": agreement,
         "layers": [asdict(row) for row in _layers(result)],
         "operators": result.data.get("operators", []),
-        "state": None if failed else result.data["state"]["after"],
-        "windows": result.data.get("energy", {}).get("windows", []),
+        "signature": result.item.signature.to_json(),
+        "runtime": result.item.runtime,
+        "raw": _raw(result.data),
         "clock_offset_s": result.clock_offset_s,
         "warnings": [] if failed else _warnings(result, where, agreement or {}),
     }
+
+
+def _raw(data: dict[str, Any]) -> dict[str, Any]:
+    """What was seen, without the samples and what stands elsewhere."""
+    kept: dict[str, Any] = {key: data[key] for key in ("state", "energy", "runtime", "cores", "python", "error") if key in data}
+    return {**kept, "latency": {"warmup": data["latency"]["warmup"]}} if "latency" in data else kept
 
 
 def _layers(result: Result) -> tuple[Any, ...]:

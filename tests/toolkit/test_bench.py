@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -319,6 +319,46 @@ def test_a_log_that_is_given(tmp_path: Path) -> None:
     (row,) = json.loads(done.stdout)["results"]
     reasons = {f["metric"]: f.get("reason", "") for f in row["figures"]}
     assert reasons["energy"].startswith("power log log.csv: its readings cover")
+    none = invoke("bench", str(save(tmp_path)), *quickly, "--power-log", str(tmp_path / "none.csv"), "--json")
+    assert none.exit_code == 0, none.output  # what was measured is not lost
+    (row,) = json.loads(none.stdout)["results"]
+    assert {f["metric"] for f in row["figures"]} == {"latency", "rss", "energy", "energy_above_idle"}
+    assert "must be a readable file, got No such file" in row["figures"][-1]["reason"]
+
+
+def test_a_log_that_is_saved_afterwards(tmp_path: Path) -> None:
+    seen = result(data(energy={**energy(), "reason": "no INA3221 power monitor"}), clock_offset_s=0.0)
+    row = bench._row(replace(seen, outputs=outputs(seen)), bench.Place(address="ssh://b"), None)
+    base = 1_750_000_000.0
+    for window in (row["raw"]["energy"]["idle"], *row["raw"]["energy"]["windows"]):
+        window.update(wall_begin=base + window["wall_begin"], wall_end=base + window["wall_end"])
+    settings = asdict(seen.settings)
+    document = {"schema_version": 1, "target": "b", "where": "ssh://b", "when": "", "settings": settings, "results": [row]}
+    (tmp_path / "seen.json").write_text(json.dumps(document))
+    lines = [f"{base + 85 + 0.05 * i},{5.0 if 99.9 < 85 + 0.05 * i < 102.1 else 3.0}" for i in range(500)]
+    (tmp_path / "log.csv").write_text("\n".join(["time,power", *lines]))
+    command = ("bench", "--from", str(tmp_path / "seen.json"), "--power-log", str(tmp_path / "log.csv"))
+    done = invoke(*command, "--json")
+    assert done.exit_code == 0, done.output
+    figures = {f["metric"]: f for f in json.loads(done.stdout)["results"][0]["figures"]}
+    assert figures["energy"]["median"] == pytest.approx((5 / 100 + 5 / 125) / 2)
+    assert figures["energy_above_idle"]["median"] == pytest.approx((2 / 100 + 2 / 125) / 2)
+    assert figures["energy"]["conditions"]["sensor"] == "power log log.csv"
+    assert figures["latency"]["median"] == 1e-3
+    assert invoke(*command).exit_code == 0
+
+    for change, text in (
+        ({"schema_version": 9}, "bench: --from must name what edgetk bench -o wrote, with windows of energy, got none"),
+        ({"results": [{**row, "raw": {}}]}, "got none ('windows'); measure again"),
+    ):
+        (tmp_path / "seen.json").write_text(json.dumps({**document, **change}))
+        refused = invoke(*command)
+        assert refused.exit_code == 1
+        assert text in refused.stderr
+    (tmp_path / "seen.json").write_text("no")
+    assert "seen.json must be a JSON file, got JSONDecodeError; check the path" in invoke(*command).stderr
+    assert "--from must stand beside --power-log and without files" in invoke(*command[:3]).stderr
+    assert "bench: a file must be named, got none; name exported files, or --from" in invoke("bench").stderr
 
 
 @pytest.mark.usefixtures("plugins", "quick_lower")

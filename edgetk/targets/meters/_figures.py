@@ -33,7 +33,7 @@ def figures(result: Result, log: power.Trace | str | None = None) -> list[Measur
         found.append(realtime_factor(latency, item.signature.period_s))
     found.append(_memory(result))
     if "energy" in data:
-        found += _energy(result, log)
+        found += energy(result, log)
     return found
 
 
@@ -105,8 +105,8 @@ def _memory(result: Result) -> Measured | Missing:
     return Measured("rss", peak, peak, 1, 0, _method(result), device(result), {**conditions(result), **more})
 
 
-def _energy(result: Result, log: power.Trace | str | None) -> list[Measured | Missing]:
-    """Energy of one run with and without the idle share, median of the windows."""
+def energy(result: Result, log: power.Trace | str | None = None) -> list[Measured | Missing]:
+    """Energy of one run with and without the idle share, median of the windows; see `figures` for `log`."""
     data = result.data["energy"]
     names = ("energy", "energy_above_idle")
     if isinstance(log, str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from edgetk.core import units
-from edgetk.core.errors import UsageError
+from edgetk.core.errors import InputError, UsageError
 from edgetk.toolkit.commands import shared
 
 #: layers that are printed of a profile; the JSON has all
@@ -19,8 +20,11 @@ _TOP = 15
 
 def bench(
     artifacts: Annotated[
-        list[Path], typer.Argument(metavar="ARTIFACT...", help="Exported .onnx files, or engines with their graph beside them.")
-    ],
+        list[Path] | None,
+        typer.Argument(
+            metavar="ARTIFACT...", help="Exported .onnx files, or engines with their graph beside them.", show_default=False
+        ),
+    ] = None,
     target: Annotated[
         str, typer.Option("--target", "-t", help="host, a board's name or .toml file, or ssh://user@board.")
     ] = "host",
@@ -51,6 +55,12 @@ def bench(
     power_log_volts: Annotated[
         float | None, typer.Option("--power-log-volts", help="The supply, if it has the current alone.", show_default=False)
     ] = None,
+    again: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="FILE", help="Measure nothing: what -o wrote, now with --power-log.", show_default=False
+        ),
+    ] = None,
     python: Annotated[str, typer.Option("--python", help="The board's Python that has the runtime.", show_default=False)] = "",
     ssh_config: Annotated[
         Path | None, typer.Option("--ssh-config", metavar="FILE", help="Instead of your own ssh configuration.")
@@ -80,17 +90,32 @@ def bench(
         precision=precision,
     )
     start = _start(power_log_start)
-    items = [measuring.item(path, where) for path in artifacts]
     log = None if power_log is None else lambda: power_csv.read(power_log, start, power_log_volts)
-    listener = shared.listener()
-    with listener.task(f"measuring on {where.name or 'this machine'}"):
-        found = measuring.measure(items, where, settings, listener.log, keep, log)
+    if again is not None:
+        if artifacts or log is None:
+            raise UsageError("bench: --from must stand beside --power-log and without files; add it, or leave --from out")
+        found = measuring.with_log(_json(again), log())
+    else:
+        if not artifacts:
+            raise UsageError("bench: a file must be named, got none; name exported files, or --from")
+        items = [measuring.item(path, where) for path in artifacts]
+        listener = shared.listener()
+        with listener.task(f"measuring on {where.name}"):
+            found = measuring.measure(items, where, settings, listener.log, keep, log)
     if output is not None:
         Workspace.at(output.parent).write_json(output.name, found)
     if as_json:
         shared.print_json(found)
         return
     _print(found)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"bench: {path} must be a JSON file, got {type(error).__name__}; check the path") from error
+    return found if isinstance(found, dict) else {}
 
 
 def _cores(text: str) -> tuple[int, ...]:
@@ -132,13 +157,19 @@ def _print(found: Mapping[str, Any]) -> None:
 
 
 def _device(row: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    state = row["state"]
+    state = _state(row)
     return f"{state['model']}, {found['where']}" if state else str(found["where"])
+
+
+def _state(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The board's state after the run, None where nothing ran."""
+    found: Mapping[str, Any] | None = row["raw"].get("state", {}).get("after")
+    return found
 
 
 def _state_lines(row: Mapping[str, Any]) -> Sequence[str]:
     """The state of the board in one line."""
-    state = row["state"]
+    state = _state(row)
     if state is None:
         return ()
     clock, heat = state["cpu_clock_hz"], state["temperature_c"]
