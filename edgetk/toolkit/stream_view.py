@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 #: how many scores and detections are shown, and how wide bars are
-_SCORES, _DETECTIONS, _WIDTH = 5, 8, 28
+_ROWS, _WIDTH = 6, 38
 #: the level bar goes from here to full scale, in dB
 _QUIET_DB: Final = -70.0
 
@@ -27,7 +27,7 @@ class View:
 
     def __init__(self, listener: Listener, source: str, seconds: float | None = None) -> None:
         self.listener, self.source, self.seconds = listener, source, seconds
-        self._found: deque[Heard] = deque(maxlen=_DETECTIONS)
+        self._found: deque[Heard] = deque(maxlen=_ROWS)
         self._count = 0
 
     def add(self, found: Sequence[Heard]) -> None:
@@ -37,14 +37,15 @@ class View:
 
     def frame(self) -> RenderableType:
         """The whole view."""
-        from rich.columns import Columns
         from rich.console import Group
         from rich.panel import Panel
 
         model = self.listener.model
         head = f"{model.name} in {model.runtime}, listening to {self.source}"
-        lower = Columns([Panel(self._scores(), title="scores"), Panel(self._detections(), title=f"detections: {self._count}")])
-        return Panel(Group(self._level(), lower, self._numbers()), title=head, title_align="left", width=2 * _WIDTH + 34)
+        sides = ((self._scores(), "scores"), (self._detections(), f"detections: {self._count}"))
+        lower = _plain(0)
+        lower.add_row(*(Panel(table, title=title, width=_WIDTH + 4) for table, title in sides))
+        return Panel(Group(self._level(), lower, self._numbers()), title=head, title_align="left", width=2 * _WIDTH + 12)
 
     def _level(self) -> RenderableType:
         from rich.text import Text
@@ -52,7 +53,7 @@ class View:
         listener = self.listener
         share = (listener.level_db - _QUIET_DB) / -_QUIET_DB
         line = Text.assemble(
-            f" {clock(listener.sound_s)} ", (bar(share, 2 * _WIDTH), "green"), f" {listener.level_db:4.0f} dB "
+            f" {clock(listener.sound_s)} ", (bar(share, 2 * _WIDTH - 17), "green"), f" {listener.level_db:4.0f} dB "
         )
         if listener.gate_rule:
             line.append("open" if listener.open else "closed", style="bold green" if listener.open else "dim")
@@ -60,32 +61,28 @@ class View:
 
     def _scores(self) -> Table:
         table = _plain()
-        probabilities = self.listener.probabilities
+        listener, probabilities = self.listener, self.listener.probabilities
         if probabilities is None:
-            best, values = [""] * _SCORES, [0.0] * _SCORES
-            best[0] = "the gate is closed" if not self.listener.open else "filling the window"
-        else:
-            order = np.argsort(-probabilities, kind="stable")[:_SCORES]
-            best, values = [self.listener.model.labels[i] for i in order], probabilities[order].tolist()
-        watched = dict(zip(self.listener.model.labels, self.listener.rule.watched(self.listener.model.labels), strict=True))
-        for label, value in zip(best, values, strict=False):
-            sure = value >= self.listener.rule.threshold and watched.get(label, False)
-            style = "bold yellow" if sure else ("cyan" if watched.get(label, False) else "dim")
-            table.add_row(
-                f"{label:<9}", f"[{style}]{bar(value, _WIDTH - 10)}[/]", f"{value:.2f}" if probabilities is not None else ""
-            )
+            table.add_row("[dim]filling the window[/]" if listener.open else "[dim]the gate is closed, the network rests[/]")
+            for _ in range(_ROWS - 1):
+                table.add_row("")
+            return table
+        watched = listener.rule.watched(listener.model.labels)
+        for i in np.argsort(-probabilities, kind="stable")[:_ROWS].tolist():
+            value = float(probabilities[i])
+            style = "dim" if not watched[i] else "bold yellow" if value >= listener.rule.threshold else "cyan"
+            table.add_row(f"{listener.model.labels[i]:<9}", f"[{style}]{bar(value, _WIDTH - 17)}[/]", f"{value:.2f}")
         return table
 
     def _detections(self) -> Table:
         table = _plain()
         rows = [(clock(hit.time_s), hit.word, f"{hit.score:.3f}") for hit in reversed(self._found)]
-        for time_s, word, score in rows + [("", "", "")] * (_SCORES - len(rows)):
-            table.add_row(time_s, f"[bold yellow]{word:<{_WIDTH - 18}}[/]", score)
+        for time_s, word, score in rows + [("", "", "")] * (_ROWS - len(rows)):
+            table.add_row(time_s, f"[bold yellow]{word:<{_WIDTH - 21}}[/]", score)
         return table
 
     def _numbers(self) -> Table:
         table = _plain()
-        table.add_column()
         for name, value in numbers(self.listener):
             table.add_row(f" {name}", value)
         return table
@@ -127,10 +124,10 @@ def _p50_p99(timings: Timings) -> str:
     return f"{units.seconds(timings.percentile(50))} (p99 {units.seconds(timings.percentile(99))})"
 
 
-def _plain() -> Table:
+def _plain(between: int = 1) -> Table:
     from rich.table import Table
 
-    return Table.grid(padding=(0, 1))
+    return Table.grid(padding=(0, between))
 
 
 __all__ = ["View", "bar", "clock", "numbers"]
