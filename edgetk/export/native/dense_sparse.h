@@ -33,8 +33,8 @@ typedef struct {
   int32_t side;
 } edgetk_sparse_product;
 
-/* EDGETK_BAD_INDEX where an index is not in [0, width). `isa` as in edgetk_binary_attention. All instruction sets, and any
- * number of tokens at once, add in the same order: results are equal to the last bit. */
+/* EDGETK_BAD_INDEX where an index is not in [0, width). `isa` as in edgetk_binary_attention. All instruction sets
+ * add in the same order: results are equal to the last bit. A few tokens alone are added up in another order than many. */
 EDGETK_PUBLIC int edgetk_dense_sparse(const edgetk_sparse_product *problem, float *out, const char *isa);
 
 #ifdef __cplusplus

@@ -4,8 +4,8 @@
 
 #include "dense_sparse.h"
 
-/* Lines whose results are turned around together. */
-enum { LINES = 16, MAX_TILE = 64 };
+/* Lines whose results are turned around together; tokens of the largest tile; as many tokens as are done one by one. */
+enum { LINES = 16, MAX_TILE = 64, FEW_TOKENS = 3 };
 
 /* `scratch` holds (width + LINES) * MAX_TILE floats, on a 64-byte boundary. */
 typedef void (*sparse_function)(const edgetk_sparse_product *, float *out, float *scratch);

@@ -1,8 +1,8 @@
 /* The product with a sparse matrix, written once for every instruction set; see head_kernel.h for what a file defines.
  *
  * Tokens are lanes: a tile of x is turned around, so that one coefficient is one multiplication of whole vectors that lie in the
- * first-level cache, and results are turned back LINES at a time. A few tokens alone are done one by one, several lines at once.
- * Whatever the tile, each number is added up in the same order.
+ * first-level cache, and results are turned back LINES at a time; each number is added up in the order of its coefficients. A few
+ * tokens alone are done one by one, in four sums a line. Either way the order is that of every other instruction set.
  */
 #include <string.h>
 
@@ -118,33 +118,41 @@ ALWAYS_INLINE void NAME(tiled)(
   }
 }
 
-/* One token alone, several lines at once so that their sums do not wait for each other. */
+/* The sum of one line for one token: four sums of every fourth product. Wide gathers are no faster, and far slower where the
+ * processor's microcode guards them. */
+ALWAYS_INLINE float NAME(line_sum)(const edgetk_sparse_product *p, int64_t first, const float *x, const int bytes) {
+  const int64_t s = p->nonzeros, whole = s & ~(int64_t)3;
+  const float *values = p->values + first;
+  float sum[4] = {0};
+#if LANES > 4
+  __m128 part = _mm_setzero_ps();
+  for (int64_t k = 0; k < whole; k += 4) {
+    const int64_t at = first + k;
+    const __m128 numbers =
+        _mm_setr_ps(x[STEP(bytes, p, at)], x[STEP(bytes, p, at + 1)], x[STEP(bytes, p, at + 2)], x[STEP(bytes, p, at + 3)]);
+    part = _mm_add_ps(part, _mm_mul_ps(_mm_loadu_ps(values + k), numbers));
+  }
+  _mm_storeu_ps(sum, part);
+#else
+  for (int64_t k = 0; k < whole; k += 4) {
+    for (int i = 0; i < 4; ++i) sum[i] += values[k + i] * x[STEP(bytes, p, first + k + i)];
+  }
+#endif
+  for (int64_t k = whole; k < s; ++k) sum[k - whole] += values[k] * x[STEP(bytes, p, first + k)];
+  return (sum[0] + sum[2]) + (sum[1] + sum[3]);
+}
+
+/* One token alone. */
 ALWAYS_INLINE void NAME(single)(const edgetk_sparse_product *p, const float *x, float *out, const int bytes) {
-  enum { SUMS = 8 };
   const int64_t s = p->nonzeros;
-  if (p->side == EDGETK_BY_ROW) {
-    memset(out, 0, (size_t)p->width * sizeof(float));
-    for (int64_t line = 0; line < p->lines; ++line) {
-      const float number = x[line];
-      for (int64_t k = line * s; k < (line + 1) * s; ++k) out[STEP(bytes, p, k)] += p->values[k] * number;
-    }
+  if (p->side == EDGETK_BY_COLUMN) {
+    for (int64_t line = 0; line < p->lines; ++line) out[line] = NAME(line_sum)(p, line * s, x, bytes);
     return;
   }
-  int64_t line = 0;
-  for (; line + SUMS <= p->lines; line += SUMS) {
-    float sum[SUMS] = {0};
-    for (int64_t k = 0; k < s; ++k) {
-      for (int i = 0; i < SUMS; ++i) {
-        const int64_t at = (line + i) * s + k;
-        sum[i] += p->values[at] * x[STEP(bytes, p, at)];
-      }
-    }
-    memcpy(out + line, sum, sizeof sum);
-  }
-  for (; line < p->lines; ++line) {
-    float sum = 0.0f;
-    for (int64_t k = line * s; k < (line + 1) * s; ++k) sum += p->values[k] * x[STEP(bytes, p, k)];
-    out[line] = sum;
+  memset(out, 0, (size_t)p->width * sizeof(float));
+  for (int64_t line = 0; line < p->lines; ++line) {
+    const float number = x[line];
+    for (int64_t k = line * s; k < (line + 1) * s; ++k) out[STEP(bytes, p, k)] += p->values[k] * number;
   }
 }
 
@@ -154,16 +162,18 @@ ALWAYS_INLINE void NAME(all)(const edgetk_sparse_product *p, float *out, float *
   const int64_t room = (int64_t)32768 / 4 / p->width; /* tokens of a tile that fits the first-level cache */
   const float *x = p->x;
   int64_t left = p->tokens;
+  if (left <= FEW_TOKENS) {
+    for (; left; --left, x += from, out += to) NAME(single)(p, x, out, bytes);
+    return;
+  }
   while (left > 0) {
-    int64_t done = 1;
+    int64_t done;
     if (left >= 4 * LANES && room >= 4 * LANES && 4 * LANES <= MAX_TILE) {
       NAME(tiled)(p, x, out, scratch, (int)(done = 4 * LANES), 4, bytes);
     } else if (left >= 2 * LANES && room >= 2 * LANES) {
       NAME(tiled)(p, x, out, scratch, (int)(done = 2 * LANES), 2, bytes);
-    } else if (left > LANES / 4) {
-      NAME(tiled)(p, x, out, scratch, (int)(done = left < LANES ? left : LANES), 1, bytes);
     } else {
-      NAME(single)(p, x, out, bytes);
+      NAME(tiled)(p, x, out, scratch, (int)(done = left < LANES ? left : LANES), 1, bytes);
     }
     x += done * from;
     out += done * to;
