@@ -208,7 +208,9 @@ def with_log(found: dict[str, Any], log: Trace) -> dict[str, Any]:
     try:
         if found["schema_version"] != SCHEMA_VERSION or not any(row["raw"].get("energy") for row in found["results"]):
             raise KeyError("windows")
-        given = {key: tuple(value) if isinstance(value, list) else value for key, value in found["settings"].items()}
+        given: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in found["settings"].items()
+        }
         settings = Settings(**given)
         rows = []
         for row in found["results"]:

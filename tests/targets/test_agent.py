@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import glob
+import itertools
 import json
 import os
 import shutil
@@ -17,17 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_board import jetson, put
 from target_graphs import dense
 
 import edgetk
 from edgetk.core.errors import EdgetkError, InputError, UsageError
-from edgetk.core.figures import Measured
+from edgetk.core.figures import Measured, Missing
 from edgetk.core.signature import Signature, TensorSpec
-from edgetk.targets.meters import _bench, _pack, _transport
-from edgetk.targets.meters._bench import Item, Settings
+from edgetk.targets.meters import _bench, _figures, _pack, _transport
+from edgetk.targets.meters._bench import Item, Result, Settings
 from edgetk.targets.meters._layers import OperatorTime, fold, layer
 from edgetk.targets.meters._transport import Local
-from edgetk.targets.meters.agent import timing
+from edgetk.targets.meters.agent import measure, timing
+from edgetk.targets.meters.agent.state import Board
 from edgetk.targets.meters.onnxruntime import OnnxRuntime
 
 CLIP = Signature((TensorSpec("x", ("B", 5)),), (TensorSpec("y", ("B", 3)),))
@@ -152,6 +155,34 @@ def test_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(result.data["latency"]["samples_s"]) >= 10
     assert list(tmp_path.iterdir()) == []
     assert _bench.agreement(result)["max_abs"] == 0
+
+
+def measured_on(board: Path) -> Result:
+    """A file measured in this process, the board's state read from a tree."""
+    item = Item("m.onnx", dense(batch="B").SerializeToString(), CLIP)
+    files, (task,) = _bench._prepare([item], QUICK)
+    job = {"root": str(board), "total_rails": []}
+    data, outputs = measure.measure(item.content, files[task["data"]], job, task)
+    return Result(item, QUICK, data, outputs, "ssh://b")
+
+
+def test_a_state_that_is_not_known_is_not_measured(tmp_path: Path) -> None:
+    put(jetson(tmp_path), "var/lib/nvpmodel/status", "pmode:0009")
+    latency, rss = _figures.figures(measured_on(tmp_path))
+    assert isinstance(latency, Missing)
+    assert latency.reason == "the board's state is not known: power mode cannot be read there"
+    assert isinstance(rss, Measured)  # memory does not depend on it
+
+
+def test_a_state_that_moves_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks = itertools.cycle((600e6, 1500e6))
+    monkeypatch.setattr(Board, "clock_hz", lambda self, cores=(): next(clocks))
+    latency = _figures.figures(measured_on(jetson(tmp_path)))[0]
+    assert isinstance(latency, Missing)
+    assert latency.reason == (
+        "the board's state was not stable: clock moved between 600 and 1500 MHz while it ran (governor performance); "
+        "fix its clocks and keep it cool and idle"
+    )
 
 
 class Broken(Local):
