@@ -48,6 +48,11 @@ def fit(model: onnx.ModelProto, version: Version, name: str) -> onnx.ModelProto:
     return ir.to_proto(whole)
 
 
+def _label(node: ir.Node) -> str:
+    """The node's name, or that of what it makes."""
+    return node.name or node.outputs[0].name or node.op_type
+
+
 def _codes(node: ir.Node) -> np.ndarray | None:
     return constant(node.inputs[0])
 
@@ -81,7 +86,7 @@ def _values(node: ir.Node, codes: np.ndarray) -> np.ndarray:
 def _replace(graph: ir.Graph, node: ir.Node, array: np.ndarray) -> None:
     import onnx_ir as ir
 
-    made = store(graph, f"{node.name}/float", array)
+    made = store(graph, f"{_label(node)}/float", array)
     ir.convenience.replace_all_uses_with(node.outputs[0], made)
     graph.remove(node, safe=True)
 
@@ -89,8 +94,10 @@ def _replace(graph: ir.Graph, node: ir.Node, array: np.ndarray) -> None:
 def _symmetric(graph: ir.Graph, node: ir.Node, name: str) -> None:
     """Check one Q or DQ; uint8 around 128 is int8 around 0, exactly, and is written so."""
     zero, codes = _zero(node), _codes(node)
-    if node.op_type == _Q:
-        kind = np.dtype("uint8") if zero is None else zero.dtype
+    if zero is not None:
+        kind = zero.dtype
+    elif node.op_type == _Q:
+        kind = np.dtype("uint8")
     else:
         stored = node.inputs[0].dtype if node.inputs[0] is not None else None
         kind = codes.dtype if codes is not None else np.dtype(stored.numpy() if stored is not None else "int8")
@@ -101,11 +108,11 @@ def _symmetric(graph: ir.Graph, node: ir.Node, name: str) -> None:
     if kind != np.uint8 or not (point == 128).all() or not movable:
         raise PreconditionError(
             f"tensorrt: {name} must be quantized to int8 with zero point 0, got {kind} with zero point "
-            f"{point.flat[0]} in {node.name}; quantize with activation = 'int8'"
+            f"{point.flat[0]} in {_label(node)}; quantize with activation = 'int8'"
         )
     if node.op_type == _DQ and codes is not None:
-        node.replace_input_with(0, store(graph, f"{node.name}/codes", (codes.astype(np.int16) - 128).astype(np.int8)))
-    node.replace_input_with(2, store(graph, f"{node.name}/zero", np.zeros(np.shape(point), np.int8)))
+        node.replace_input_with(0, store(graph, f"{_label(node)}/codes", (codes.astype(np.int16) - 128).astype(np.int8)))
+    node.replace_input_with(2, store(graph, f"{_label(node)}/zero", np.zeros(np.shape(point), np.int8)))
     if node.op_type == _Q:
         import onnx_ir as ir
 
@@ -117,7 +124,7 @@ def _twin(node: ir.Node, kind: str, source: ir.Value, label: str) -> ir.Node:
     import onnx_ir as ir
 
     attributes = {"axis": node.attributes["axis"].as_int()} if "axis" in node.attributes else {}
-    made = ir.node(kind, [source, *node.inputs[1:]], attributes=attributes, name=f"{node.name}/{label}")
+    made = ir.node(kind, [source, *node.inputs[1:]], attributes=attributes, name=f"{_label(node)}/{label}")
     result = made.outputs[0]
     result.name, result.shape = f"{made.name}_out", source.shape
     result.type = ir.TensorType(ir.DataType.INT8 if kind == _Q else ir.DataType.FLOAT)
@@ -149,13 +156,13 @@ def _move_floats(graph: ir.Graph) -> None:
 def _open(graph: ir.Graph, node: ir.Node) -> None:
     """Put a Q in front of a DQ: of a stored weight, as floats; or of numbers that are codes times the scale already."""
     codes = _codes(node)
-    source = store(graph, f"{node.name}/weight", _values(node, codes)) if codes is not None else node.inputs[0]
+    source = store(graph, f"{_label(node)}/weight", _values(node, codes)) if codes is not None else node.inputs[0]
     assert source is not None
     if len(node.inputs) < 3:  # a Q without a zero point would give uint8
         scale = constant(node.inputs[1])
         assert scale is not None
         node.resize_inputs(3)
-        node.replace_input_with(2, store(graph, f"{node.name}/zero", np.zeros(scale.shape, np.int8)))
+        node.replace_input_with(2, store(graph, f"{_label(node)}/zero", np.zeros(scale.shape, np.int8)))
     made = _twin(node, _Q, source, "quantized")
     graph.insert_before(node, made)
     node.replace_input_with(0, made.outputs[0])

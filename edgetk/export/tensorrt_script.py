@@ -33,7 +33,7 @@ fi
 [ "$found" = {version} ] || echo "build_engine: written for TensorRT {version}, this is $found" >&2
 
 gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1 || true)
-[ -n "$gpu" ] || gpu=$(tr -d '\\0' < /proc/device-tree/model 2>/dev/null || true)
+[ -n "$gpu" ] || gpu=$({{ cat /proc/device-tree/model 2>/dev/null || true; }} | tr -d '\\0')
 [ -n "$gpu" ] || gpu=unknown
 
 build() {{ # NAME SHA256 PRECISION FLAGS...
