@@ -32,6 +32,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "finetune": {"epochs": 2, "batch": 16, "augment": "none", "device": "cpu"},
     "binarize": {"weights": ("mlp",), "epochs": 1, "batch": 16, "calibration": 4, "augment": "none", "device": "cpu"},
     "quantize": {"max_drop": 1.0, "min_weights": 64},
+    "tabulate": {"min_weights": 64, "layer_epochs": 1, "epochs": 1, "batch": 16, "calibration": 24, "device": "cpu"},
     "refactorize": {"epochs": 1, "batch": 16, "device": "cpu"},
 }
 #: passes that work on what another one made
