@@ -15,7 +15,6 @@ import numpy as np
 
 from edgetk.core.errors import InputError, MissingExtra, PostconditionError
 
-
 _DTYPES = {"float": np.float32, "uint8_t": np.uint8}
 
 
@@ -34,9 +33,9 @@ def build(folder: Path, out: Path | None = None, cc: str | None = None) -> Path:
     except FileNotFoundError as error:
         raise MissingExtra("c_run", "make (a build tool of the system)", "c") from error
     if made.returncode:
-        reason = (made.stderr.strip() or made.stdout.strip()).splitlines()
+        reason = [*(made.stderr.strip() or made.stdout.strip()).splitlines(), "no text"][0]
         raise PostconditionError(
-            f"c_run: the generated C must compile, got: {reason[0] if reason else 'no text'}; install gcc and make, or name a compiler"
+            f"c_run: the generated C must compile, got: {reason}; install gcc and make, or name a compiler"
         )
     return next(out.glob("lib*.so"))
 
@@ -61,6 +60,13 @@ class Library:
         """The instruction set that runs."""
         name: bytes = self.handle.edgetk_c_isa()
         return name.decode()
+
+    def has(self, isa: str) -> bool:
+        """Whether the library and this processor have a build for `isa`. What runs stays as it is."""
+        running = self.isa
+        found: bool = self.handle.edgetk_c_use(isa.encode()) == 0
+        self.use(running)
+        return found
 
     def use(self, isa: str | None) -> None:
         """Run the build for `isa`, None for the best. Raises InputError where this processor has no such thing."""
@@ -113,7 +119,9 @@ class Stream:
         """One step: inputs in the order of the signature, any shape of the right size; the outputs, flat float32 copies."""
         for (name, place), given in zip(self.inputs.items(), inputs, strict=True):
             if given.size != place.size:
-                raise InputError(f"c_run: input {name} must have {place.size} elements, got {given.size}; give one step at a time")
+                raise InputError(
+                    f"c_run: input {name} must have {place.size} elements, got {given.size}; give one step at a time"
+                )
             place[:] = given.reshape(-1)
         self._step(*self._arguments)
         return tuple(y.copy() for y in self.outputs.values())

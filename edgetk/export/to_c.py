@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from edgetk.core.errors import PreconditionError
 from edgetk.core.target import Target
 from edgetk.export import parity
 from edgetk.export.to_onnx import examples, front_end
+
+if TYPE_CHECKING:
+    from edgetk.export.c.program import Program
 
 KERNELS = Path(__file__).parent / "c" / "kernels"
 
@@ -60,34 +63,38 @@ class CExporter:
 
 def project(low: Lowered, bundle: Bundle) -> dict[str, bytes]:
     """All files by name: the step `<model>.c` with header and data, kernels, front end, Makefile and library interface."""
-    from edgetk.export.c import emit, front, host
+    from edgetk.export.c import front
     from edgetk.export.c.names import identifier
     from edgetk.export.c.plan import plan
 
-    program = emit.Program(identifier(bundle.name), plan(low.graph, low.signature))
+    program = Program(identifier(bundle.name), plan(low.graph, low.signature))
     constants = front_end(bundle)
+    texts = {**sources(program, notes(low, bundle)), **(front.files(constants) if front.fits(constants) else {})}
+    return {file: text.encode() for file, text in texts.items()}
+
+
+def sources(program: Program, about: Sequence[str] = ()) -> dict[str, str]:
+    """The text of a program by file name: header, step, data, kernels, library interface, Makefile."""
+    from edgetk.export.c import emit, host
+
     name = program.name
-    texts = {
-        f"{name}.h": emit.header(program, notes(low, bundle)),
+    return {
+        f"{name}.h": emit.header(program, about),
         f"{name}.c": emit.source(program),
         f"{name}_data.h": emit.data_header(program),
         f"{name}_data.c": emit.data(program),
         f"{name}_library.c": host.library(program),
         "Makefile": host.makefile(program),
         **{path.name: path.read_text(encoding="utf-8") for path in sorted(KERNELS.glob("edgetk_*.h"))},
-        **(front.files(constants) if front.fits(constants) else {}),
     }
-    return {file: text.encode() for file, text in texts.items()}
 
 
 def notes(low: Lowered, bundle: Bundle) -> list[str]:
     """What the header says about the model: its states, timing, and classes."""
     signature = low.signature
     said = [f"{low.precision}; one step every {signature.period_s} s, answers look ahead {signature.lookahead_s} s"]
-    if parity.flush_steps(signature):
-        said.append(
-            f"To finish a clip set valid[0] of the state to 0 and make {parity.flush_steps(signature)} steps with zeros as input."
-        )
+    if flush := parity.flush_steps(signature):
+        said.append(f"To finish a clip set valid[0] of the state to 0 and make {flush} steps with zeros as input.")
     if bundle.labels:
         said.append("Classes: " + ", ".join(bundle.labels))
     return said

@@ -81,8 +81,8 @@ def _form(name: str, precision: str, graph: onnx.ModelProto, signature: Signatur
 def _generated_c(graph: onnx.ModelProto, signature: Signature) -> dict[str, Any]:
     """Bytes of constants, of a stream's state and of the arena that `edgetk export --c` gives this graph, or why it refuses."""
     from edgetk.core.errors import PreconditionError
-    from edgetk.export.c.emit import Program
     from edgetk.export.c.plan import plan
+    from edgetk.export.c.program import Program
 
     try:
         made = Program("step", plan(graph, signature))

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgetk.export.c.emit import Program
+import numpy as np
+
+from edgetk.export.c.program import Program
 
 BOARD = Path(__file__).parent / "board"
 
@@ -68,7 +70,8 @@ def board_build(name: str, folder: Path, made: Program) -> Path:
     board, elf = BOARDS[name], folder / f"{name}.elf"
     sources = [BOARD / "start.c", BOARD / "main.c", folder / f"{made.name}.c", folder / f"{made.name}_data.c"]
     subprocess.run(
-        [*options(board), f"-I{folder}", "-DTICKS=1", *defines(made), *map(str, sources), "-nostartfiles", "--specs=rdimon.specs",
+        [*options(board), f"-I{folder}", "-DTICKS=1", *defines(made), *map(str, sources), "-nostartfiles",
+         "--specs=rdimon.specs",
          f"-L{BOARD}", f"-T{BOARD / board.linker}", "-o", str(elf)],
         check=True,
     )  # fmt: skip
@@ -77,7 +80,10 @@ def board_build(name: str, folder: Path, made: Program) -> Path:
 
 def board_run(elf: Path, folder: Path) -> Counted:
     """Run it in `folder`, which has frames.bin and gets outputs.bin."""
-    board = BOARDS[elf.stem]
+    return _count(elf, BOARDS[elf.stem], folder)
+
+
+def _count(elf: Path, board: Board, folder: Path) -> Counted:
     done = subprocess.run(
         ["qemu-system-arm", "-M", board.machine, "-nographic", "-icount", "shift=0", "-semihosting-config",
          "enable=on,target=native", "-kernel", str(elf)],
@@ -89,14 +95,26 @@ def board_run(elf: Path, folder: Path) -> Counted:
     return Counted(steps, int(found[2]) * board.per_tick / steps, found[3])
 
 
+def front_end_run(name: str, folder: Path) -> float:
+    """Instructions of the front end for one frame of sound.bin (made here where there is none); writes features.bin."""
+    board, elf = BOARDS[name], folder / f"{name}_front.elf"
+    if not (folder / "sound.bin").is_file():
+        np.random.default_rng(0).integers(-3000, 3000, 16000).astype(np.int16).tofile(folder / "sound.bin")
+    sources = [BOARD / "start.c", BOARD / "front.c", folder / "edgetk_log_mel.c"]
+    subprocess.run(
+        [*options(board), f"-I{folder}", *map(str, sources), "-nostartfiles", "--specs=rdimon.specs", f"-L{BOARD}",
+         f"-T{BOARD / board.linker}", "-o", str(elf)],
+        check=True,
+    )  # fmt: skip
+    return _count(elf, board, folder).instructions
+
+
 def object_sections(name: str, folder: Path, made: Program) -> Mapping[str, Mapping[str, int]]:
     """Bytes of each section of the two object files of a program."""
     found = {}
     for stem in (made.name, f"{made.name}_data"):
         target = folder / f"{name}_{stem}.o"
-        subprocess.run(
-            [*options(BOARDS[name]), f"-I{folder}", "-c", str(folder / f"{stem}.c"), "-o", str(target)], check=True
-        )
+        subprocess.run([*options(BOARDS[name]), f"-I{folder}", "-c", str(folder / f"{stem}.c"), "-o", str(target)], check=True)
         text = subprocess.run(["arm-none-eabi-size", "-A", str(target)], check=True, capture_output=True, text=True).stdout
         found[stem] = {m[1]: int(m[2]) for m in re.finditer(r"^(\.\w+)\s+(\d+)\s", text, re.MULTILINE)}
     return found

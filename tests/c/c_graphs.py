@@ -17,10 +17,10 @@ from onnx import TensorProto, helper, numpy_helper
 from edgetk.core import registry
 from edgetk.core.signature import Signature
 from edgetk.export import c_run, parity
-from edgetk.export.c import emit, host
 from edgetk.export.c.plan import plan
+from edgetk.export.c.program import Program
 from edgetk.export.graph import signature_of
-from edgetk.export.to_c import KERNELS, stream
+from edgetk.export.to_c import sources, stream
 
 MODEL = Path(__file__).parent.parent / "data" / "lmuformer_xs_int8_stream.onnx"
 BOARD = Path(__file__).parent / "board"
@@ -36,29 +36,21 @@ def needs(*tools: str) -> Any:
     return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)} (Debian has them)")
 
 
-def program(model: onnx.ModelProto, name: str = "net") -> emit.Program:
-    return emit.Program(name, plan(model, signature_of(model)))
+def program(model: onnx.ModelProto, name: str = "net") -> Program:
+    return Program(name, plan(model, signature_of(model)))
 
 
-def write(made: emit.Program, folder: Path) -> Path:
+def write(made: Program, folder: Path) -> Path:
     """The sources of a program in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {
-        f"{made.name}.h": emit.header(made),
-        f"{made.name}.c": emit.source(made),
-        f"{made.name}_data.h": emit.data_header(made),
-        f"{made.name}_data.c": emit.data(made),
-        f"{made.name}_library.c": host.library(made),
-        "Makefile": host.makefile(made),
-    }
-    for file, text in texts.items():
+    for file, text in sources(made).items():
         (folder / file).write_text(text)
-    for kernel in KERNELS.glob("*.h"):
-        shutil.copy(kernel, folder)
     return folder
 
 
-def reference(model: onnx.ModelProto, inputs: Sequence[np.ndarray], signature: Signature | None = None) -> tuple[np.ndarray, ...]:
+def reference(
+    model: onnx.ModelProto, inputs: Sequence[np.ndarray], signature: Signature | None = None
+) -> tuple[np.ndarray, ...]:
     """Outputs of onnxruntime, all its optimisations on, for whole streams (n, steps, *shape)."""
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
@@ -72,12 +64,15 @@ def reference(model: onnx.ModelProto, inputs: Sequence[np.ndarray], signature: S
     return tuple(y.reshape(*y.shape[:2], -1) for y in outputs)
 
 
-def run(model: onnx.ModelProto, inputs: Sequence[np.ndarray], folder: Path, flags: str = "-O1") -> tuple[np.ndarray, ...]:
+def build(folder: Path) -> c_run.Library:
+    """The library of the sources in `folder`; compiled with -O1, which is faster to do, and any warning is an error."""
+    subprocess.run(["make", "-s", "-C", str(folder), "CFLAGS=-O1 -Werror"], check=True)
+    return c_run.load(next(folder.glob("lib*.so")))
+
+
+def run(model: onnx.ModelProto, inputs: Sequence[np.ndarray], folder: Path) -> tuple[np.ndarray, ...]:
     """Outputs of the generated C, built for this machine."""
-    write(program(model), folder)
-    command = ["make", "-s", "-C", str(folder), f"CFLAGS={flags}"]
-    subprocess.run(command, check=True)
-    return stream(c_run.load(folder / "libnet.so"), inputs, parity.flush_steps(signature_of(model)))
+    return stream(build(write(program(model), folder)), inputs, parity.flush_steps(signature_of(model)))
 
 
 def clips(n: int) -> np.ndarray:

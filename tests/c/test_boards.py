@@ -10,9 +10,8 @@ import numpy as np
 import onnx
 import pytest
 from c_boards import BOARDS, board_build, board_run, object_sections
-from c_graphs import BOARD, MODEL, clips, needs, needs_cc, program, write
+from c_graphs import BOARD, MODEL, build, clips, needs, needs_cc, program, write
 
-from edgetk.export import c_run
 from edgetk.export.to_c import stream
 
 #: steps of the emulated runs
@@ -32,8 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def host(folder: Path) -> np.ndarray:
-    library = c_run.load(c_run.build(folder, folder / "host"))
-    return stream(library, (clips(1)[:, :STEPS],))[0][0]
+    return stream(build(folder), (clips(1)[:, :STEPS],))[0][0]
 
 
 @needs_cc
@@ -68,7 +66,8 @@ def test_aarch64_computes_the_same_bits_with_dot_products(folder: Path, host: np
     elf = folder / "aarch64"
     for options in (["-march=armv8.2-a+dotprod"], ["-DEDGETK_PORTABLE"]):
         subprocess.run(
-            ["aarch64-linux-gnu-gcc", "-std=gnu99", "-O2", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-static", *options,
+            ["aarch64-linux-gnu-gcc", "-std=gnu99", "-O2", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-static",
+             *options,
              f"-I{folder}", "-DTICKS=0", *_names(), str(BOARD / "main.c"), str(folder / "net.c"), str(folder / "net_data.c"),
              "-o", str(elf)],
             check=True,

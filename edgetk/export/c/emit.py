@@ -3,76 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-
-import numpy as np
 
 from edgetk.export.c import elementwise
-from edgetk.export.c.arena import Arena, lay_out
 from edgetk.export.c.elementwise import number
-from edgetk.export.c.plan import Plan
+from edgetk.export.c.program import Program, mixed
 from edgetk.export.c.steps import (
-    WIDTH, Array, Buffer, Convolve, Copy, Dense, FloatDense, Lookup, Loop, Memory, Segment, Step, arrays,
+    WIDTH,
+    Array,
+    Buffer,
+    Convolve,
+    Copy,
+    Dense,
+    FloatDense,
+    Lookup,
+    Loop,
+    Memory,
+    Segment,
+    Step,
 )  # fmt: skip
-
-#: bytes of the records that describe a layer, on a 32-bit processor: four pointers and four numbers; twelve numbers
-LAYER_BYTES, SHAPE_BYTES = 32, 48
-
-
-@dataclass(frozen=True)
-class Program:
-    """A plan with its memory laid out, ready to be written as the C program `name`."""
-
-    name: str
-    plan: Plan
-
-    @cached_property
-    def arena(self) -> Arena:
-        return lay_out(self.plan.steps)
-
-    @cached_property
-    def arrays(self) -> tuple[Array, ...]:
-        """All constant data; each array is whole words, so that nothing lies between them."""
-        starts = [
-            Array(f"start_{b.name}", b.dtype, np.resize(v, -(-b.bytes // 4) * 4 // WIDTH[b.dtype]))
-            for b, v in zip(self.plan.states, self.plan.starts, strict=True)
-            if _mixed(v)
-        ]
-        found = {a.name: a for step in self.plan.steps for a in arrays(step)} | {a.name: a for a in starts}
-        return tuple(sorted(found.values(), key=lambda a: (-WIDTH[a.dtype], a.name)))
-
-    @property
-    def places(self) -> list[tuple[Buffer, int]]:
-        """The states in the order of their struct, each with its offset in bytes: wide elements first, so without holes."""
-        ordered, offset = [], 0
-        for buffer in sorted(self.plan.states, key=lambda b: -WIDTH[b.dtype]):
-            ordered.append((buffer, offset))
-            offset += buffer.bytes
-        return ordered
-
-    @property
-    def state_bytes(self) -> int:
-        return -(-sum(b.bytes for b in self.plan.states) // 4) * 4
-
-    @property
-    def arena_bytes(self) -> int:
-        return self.arena.size
-
-    @property
-    def constant_bytes(self) -> int:
-        """Constant data in flash, the records of the layers included; not the code."""
-        layers = sum(isinstance(s, Dense) for s in self.plan.steps) * LAYER_BYTES
-        shapes = sum(isinstance(s, Convolve) for s in self.plan.steps) * SHAPE_BYTES
-        return sum(a.bytes for a in self.arrays) + layers + shapes
-
-    @property
-    def macs(self) -> int:
-        return sum(self.plan.macs.values())
-
-
-def _mixed(values: np.ndarray) -> bool:
-    return bool(np.any(values != values[0]))
 
 
 def header(program: Program, notes: Sequence[str] = ()) -> str:
@@ -149,7 +97,9 @@ def data(program: Program) -> str:
     for i, record in _records(program, Dense).items():
         step = program.plan.steps[i]
         assert isinstance(step, Dense)
-        parts.append(f"EDGETK_WORDS const edgetk_layer {name}_{record} = {_layer(program, step, f'{name}_{step.weights.name}')};\n")
+        parts.append(
+            f"EDGETK_WORDS const edgetk_layer {name}_{record} = {_layer(program, step, f'{name}_{step.weights.name}')};\n"
+        )
     for i, record in _records(program, Convolve).items():
         step = program.plan.steps[i]
         assert isinstance(step, Convolve)
@@ -217,25 +167,26 @@ def _packed(program: Program) -> str:
     name, layers = program.name, _records(program, Dense)
     if not layers:
         return ""
-    room, records, calls = [], [], []
+    sizes, records, calls = [], [], []
     for i, record in layers.items():
         step = program.plan.steps[i]
         assert isinstance(step, Dense)
         outputs = step.target.size
-        room.append(f"static int8_t packed_{record}[EDGETK_PACKED_BYTES({step.stride}, {outputs})] __attribute__((aligned(64)));")
-        records.append(f"static const edgetk_layer run_{record} = {_layer(program, step, f'packed_{record}')};")
-        calls.append(f"  edgetk_pack({name}_{step.weights.name}, {outputs}, {step.stride}, packed_{record});")
+        sizes.append(f"EDGETK_PACKED_BYTES({step.stride}, {outputs})")
+        records.append(f"static edgetk_layer run_{record} = {_layer(program, step, '0')};")
+        calls.append(f"  run_{record}.weights = next;")
+        calls.append(f"  next = edgetk_pack({name}_{step.weights.name}, {outputs}, {step.stride}, next);")
     aliases = "\n".join(f"#define run_{record} {name}_{record}" for record in layers.values())
-    lines = "\n".join((*room, *records))
-    packing = "\n".join(calls)
+    lines, packing, total = "\n".join(records), "\n".join(calls), " + ".join(sizes)
     return f"""
 #if defined(EDGETK_PACKED)
 {lines}
+#define PACKED ({total})
+static int8_t room[PACKED / EDGETK_PAGE * EDGETK_PAGE + 2 * EDGETK_PAGE];
 static void pack(void) {{
-  static int done;
-  if (done) return;
+  if (run_{next(iter(layers.values()))}.weights) return;
+  int8_t *next = edgetk_room(room, PACKED);
 {packing}
-  done = 1;
 }}
 #else
 {aliases}
@@ -248,12 +199,12 @@ def _reset(program: Program) -> str:
     if _records(program, Dense):
         lines.append("#if defined(EDGETK_PACKED)\n  pack();\n#endif")
     for buffer, values in zip(program.plan.states, program.plan.starts, strict=True):
-        if _mixed(values):
+        if mixed(values):
             lines.append(f"  memcpy(state->{buffer.name}, {program.name}_start_{buffer.name}, sizeof state->{buffer.name});")
         else:
             first = number(values[0]) if buffer.dtype == "float" else str(values[0])
             lines.append(f"  for (int32_t i = 0; i < {buffer.size}; i++) state->{buffer.name}[i] = {first};")
-    return "\n".join(lines) or "  (void)state;"
+    return "\n".join([*lines, *(() if program.plan.states else ("  (void)state;",))])
 
 
 def _pointers(program: Program) -> Iterator[str]:
@@ -307,9 +258,8 @@ def _step(program: Program, position: int, step: Step) -> Iterator[str]:
 def _loop(program: Program, step: Loop) -> str:
     size, grid, shape = step.target.size, step.grid, step.expression.shape
     if grid is not None and isinstance(step.expression, Memory):
-        return (
-            f"  edgetk_quantize({_at(step.expression.segments[0])}, {size}, {number(grid.scale)}, {grid.zero}, {_at(step.target)});"
-        )
+        source = _at(step.expression.segments[0])
+        return f"  edgetk_quantize({source}, {size}, {number(grid.scale)}, {grid.zero}, {_at(step.target)});"
     text = elementwise.Writer(_spot, f"{program.name}_").text(step.expression, shape)
     if grid is not None:
         text = f"edgetk_code({text}, {number(grid.scale)}, {-grid.zero}.0f, {255 - grid.zero}.0f, {grid.zero})"

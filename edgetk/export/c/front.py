@@ -14,7 +14,14 @@ from edgetk.export.c.graph import refuse
 FOLDER = Path(__file__).parent / "front_end"
 
 #: what the C code is written for; scales, floor and pre-emphasis are numbers of the generated header
-_WRITTEN_FOR = {"kind": "kaldi-log-mel", "sample_rate": 16000, "window_samples": 400, "hop_samples": 160, "n_fft": 512, "n_mels": 128}
+_WRITTEN_FOR = {
+    "kind": "kaldi-log-mel",
+    "sample_rate": 16000,
+    "window_samples": 400,
+    "hop_samples": 160,
+    "n_fft": 512,
+    "n_mels": 128,
+}
 
 #: bits behind the point of logarithms, of the weights of bands, of the normalisation
 LOG_BITS, WEIGHT_BITS, SLOPE_BITS = 20, 20, 30

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from edgetk.export.c.emit import Program
+from edgetk.export.c.program import Program
 
 #: by machine: instruction sets from the best to the plainest, what asks the processor for it, and the compiler's options
 ISAS = {
@@ -45,7 +45,9 @@ def library(program: Program) -> str:
         )
         checks = "\n".join(f"static int has_{isa}(void) {{ return {check}; }}" for isa, check, _ in isas)
         rows = ",\n".join(f'  {{"{isa}", has_{isa}, {name}_reset_{isa}, {name}_step_{isa}}}' for isa, _, _ in isas)
-        tables.append(f"#if defined(__{machine}__)\n{declared}\n{checks}\nstatic const implementation table[] = {{\n{rows}}};\n#endif")
+        tables.append(
+            f"#if defined(__{machine}__)\n{declared}\n{checks}\nstatic const implementation table[] = {{\n{rows}}};\n#endif"
+        )
     return f"""/* {name} as a shared library: which of its builds runs is chosen when it is loaded. */
 #include "{name}.h"
 
@@ -111,7 +113,7 @@ def makefile(program: Program) -> str:
         options = "\n".join(f"{machine}_{isa} := {flags}" for isa, _, flags in isas)
         rules.append(f"{machine} := {names}\n{options}")
     newline = "\n"
-    return f"""# lib{name}.so for the machine that CC builds for: x86-64 (AVX-512 VNNI, AVX2, portable) or aarch64 (NEON, portable).
+    return f"""# lib{name}.so for the machine that CC builds for: x86-64 (AVX-512 VNNI, AVX2, portable) or aarch64 (NEON).
 #
 # On a microcontroller compile {name}.c and {name}_data.c with your own flags and -ffp-contract=off instead.
 CFLAGS ?= -O3

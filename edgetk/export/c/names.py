@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-_RESERVED = frozenset(
-    "auto break case char const continue default do double else enum extern float for goto if inline int long register "
-    "restrict return short signed sizeof static struct switch typedef union unsigned void volatile while in out state arena".split()
+_RESERVED = re.compile(
+    "auto|break|case|char|const|continue|default|do|double|else|enum|extern|float|for|goto|if|inline|int|long|register|restrict|"
+    "return|short|signed|sizeof|static|struct|switch|typedef|union|unsigned|void|volatile|while|in|out|state|room|pack|i"
 )
 
 
 def identifier(name: str) -> str:
     """`name` with everything that C does not allow replaced by an underscore."""
     plain = re.sub(r"[^0-9A-Za-z]+", "_", name).strip("_").lower() or "x"
-    return f"x_{plain}" if plain[0].isdigit() or plain in _RESERVED else plain
+    return f"x_{plain}" if plain[0].isdigit() or _RESERVED.fullmatch(plain) else plain
 
 
 @dataclass

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgetk.export.c.steps import CODE, Buffer, Copy, Grid, Loop, Memory, Segment, Step, reads
-
-if TYPE_CHECKING:
-    from edgetk.export.c.plan import Plan
+from edgetk.export.c.steps import CODE, Buffer, Copy, Grid, Loop, Memory, Plan, Segment, Step, reads
 
 
 def narrow(plan: Plan) -> Plan:
@@ -30,7 +26,9 @@ def narrow(plan: Plan) -> Plan:
         steps[first] = Copy(steps[first].target, Segment(codes, 0, state.size))
         for at, source in moves.items():
             start = steps[at].target.start
-            steps[at] = Copy(Segment(codes, start, source.size), Segment(window.buffer, window.start + source.start, source.size))
+            steps[at] = Copy(
+                Segment(codes, start, source.size), Segment(window.buffer, window.start + source.start, source.size)
+            )
         states[i] = codes
         values = np.clip(np.rint(starts[i] / np.float32(grid.scale)) + grid.zero, 0, 255)
         starts[i] = values.astype(np.uint8)
@@ -62,7 +60,7 @@ def _window(steps: Sequence[Step], state: Buffer) -> tuple[int, Segment, Grid, d
         assert isinstance(copy, Copy)
         for values, made in parts:
             inside = copy.source.start - values.start
-            if copy.source.buffer is values.buffer and 0 <= inside and inside + copy.source.size <= values.size:
+            if copy.source.buffer is values.buffer and inside >= 0 and inside + copy.source.size <= values.size:
                 moves[at] = Segment(codes, made.start + inside, copy.source.size)
         if at not in moves:
             return None

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgetk.export.c.graph import Node, refuse
+from edgetk.export.c.planner import Planner
 from edgetk.export.c.steps import (
-    FLOAT, Array, Codes, Constant, Convolve, Dense, FloatDense, Memory, Operand, Segment, Weights, dequantized,
+    FLOAT,
+    Array,
+    Codes,
+    Constant,
+    Convolve,
+    Dense,
+    FloatDense,
+    Memory,
+    Operand,
+    Segment,
+    Weights,
+    dequantized,
 )  # fmt: skip
-
-if TYPE_CHECKING:
-    from edgetk.export.c.plan import Planner
 
 
 def matmul(planner: Planner, node: Node) -> Operand:
@@ -80,9 +88,7 @@ def _scales(x: Codes, scale: np.ndarray, outputs: int) -> np.ndarray:
     return made
 
 
-def _float(
-    planner: Planner, node: Node, x: Operand, matrix: np.ndarray, bias: np.ndarray | None, target: Segment
-) -> None:
+def _float(planner: Planner, node: Node, x: Operand, matrix: np.ndarray, bias: np.ndarray | None, target: Segment) -> None:
     name = _layer(node)
     planner.count("float32", matrix.size)
     planner.steps.append(

@@ -229,6 +229,18 @@ class Lookup:
 Step = Loop | Copy | Dense | FloatDense | Convolve | Lookup
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A step function: buffers of its interface, its steps in order, and what each state holds at the start of a stream."""
+
+    inputs: tuple[Buffer, ...]
+    outputs: tuple[Buffer, ...]
+    states: tuple[Buffer, ...]
+    starts: tuple[np.ndarray, ...]
+    steps: tuple[Step, ...]
+    macs: dict[str, int]
+
+
 def segments_of(value: Operand) -> Iterator[Segment]:
     """All memory that an operand reads."""
     if isinstance(value, Memory):

@@ -34,7 +34,8 @@ def tabulate(function: Function, grid: Grid) -> Table | None:
     """
 
     def code(x: np.ndarray) -> np.ndarray:
-        return np.clip(np.rint(function(x.astype(np.float64)) / grid.scale) + grid.zero, 0, 255).astype(np.int64)
+        found: np.ndarray = np.clip(np.rint(function(x.astype(np.float64)) / grid.scale) + grid.zero, 0, 255).astype(np.int64)
+        return found
 
     with np.errstate(over="ignore", under="ignore"):
         edges, values = _changes(code)

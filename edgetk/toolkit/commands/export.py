@@ -110,7 +110,12 @@ def _c_sources(folder: Path, low: Lowered, bundle: Bundle, target: Target) -> di
     workspace, emitted = Workspace.at(folder), EXPORTER((low,), bundle, target)
     files = {e.name.removeprefix("c/"): workspace.write(e.name.removeprefix("c/"), e.content) for e in emitted}
     proof = emitted[0].parity
-    return {"folder": str(folder), "files": files, "parity": proof.to_json() if proof else None, "notes": list(emitted[0].notes)}
+    return {
+        "folder": str(folder),
+        "files": files,
+        "parity": proof.to_json() if proof else None,
+        "notes": list(emitted[0].notes),
+    }
 
 
 def _print(found: Mapping[str, Any], output: Path | None) -> None:
@@ -125,5 +130,5 @@ def _print(found: Mapping[str, Any], output: Path | None) -> None:
         print(f"  cmake -S {folder} -B {folder}/build && cmake --build {folder}/build && ctest --test-dir {folder}/build")
     if "c" in found:
         made = found["c"]
-        proof = Parity.from_json(made["parity"]) if made["parity"] else "; ".join(made["notes"])
-        print(f"{made['folder']}: C99 sources, {len(made['files'])} files, {proof}")
+        said = str(Parity.from_json(made["parity"])) if made["parity"] else "; ".join(made["notes"])
+        print(f"{made['folder']}: C99 sources, {len(made['files'])} files, {said}")

@@ -1,7 +1,7 @@
 /* Integer products on processors with caches: weights packed once, four inputs of sixteen outputs beside each other, read
  * from beginning to end.
  *
- * Packed: block b holds outputs 16 * lanes * b and on, up to EDGETK_TILE * 16 of them; in it [inputs / 4][outputs / 16][16][4].
+ * Packed: tiles of up to EDGETK_TILE groups of sixteen outputs, in each of them [inputs / 4][groups][16 outputs][4 inputs].
  */
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -20,7 +20,21 @@
 
 #define EDGETK_PACKED_BYTES(stride, outputs) ((size_t)(stride) * (size_t)(((outputs) + 15) / 16 * 16))
 
-static inline void edgetk_pack(const int8_t *rows, int32_t outputs, int32_t stride, int8_t *packed) {
+/* Packed weights lie in one piece; where it is large and the system has large pages, on those. */
+#define EDGETK_PAGE ((size_t)1 << 21)
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+static inline int8_t *edgetk_room(int8_t *room, size_t bytes) {
+  int8_t *start = room + (EDGETK_PAGE - (uintptr_t)room % EDGETK_PAGE) % EDGETK_PAGE;
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  if (bytes >= EDGETK_PAGE / 2) madvise(start, (bytes + EDGETK_PAGE - 1) / EDGETK_PAGE * EDGETK_PAGE, MADV_HUGEPAGE);
+#endif
+  return start;
+}
+
+/* Returns the end of what it wrote. */
+static inline int8_t *edgetk_pack(const int8_t *rows, int32_t outputs, int32_t stride, int8_t *packed) {
   const int32_t groups = (outputs + 15) / 16;
   for (int32_t tile = 0; tile < groups; tile += EDGETK_TILE) {
     const int32_t wide = groups - tile < EDGETK_TILE ? groups - tile : EDGETK_TILE;
@@ -32,6 +46,7 @@ static inline void edgetk_pack(const int8_t *rows, int32_t outputs, int32_t stri
           else
             memset(packed, 0, 4);
   }
+  return packed;
 }
 
 static inline void edgetk_store(const edgetk_layer *layer, int32_t first, const int32_t *sums, float *out) {
@@ -55,9 +70,6 @@ static inline __attribute__((always_inline)) const int8_t *edgetk_tile(
     EDGETK_STEP(4); EDGETK_STEP(5); EDGETK_STEP(6); EDGETK_STEP(7);
     EDGETK_STEP(8); EDGETK_STEP(9); EDGETK_STEP(10); EDGETK_STEP(11);
     EDGETK_STEP(12); EDGETK_STEP(13); EDGETK_STEP(14); EDGETK_STEP(15);
-#if defined(EDGETK_PREFETCH)
-    for (int32_t g = 0; g < wide; g++) _mm_prefetch((const char *)(w + EDGETK_PREFETCH + 64 * g), _MM_HINT_T0);
-#endif
   }
   const __m512i zero = _mm512_set1_epi32(layer->zero);
   for (int32_t g = 0; g < wide; g++) {
@@ -153,24 +165,33 @@ static inline void edgetk_dense(const edgetk_layer *layer, const uint8_t *x, int
 #define EDGETK_V(f) _mm256_##f
 #endif
 #if defined(EDGETK_HAS_WIDE)
-/* Eight vectors of columns at a time: enough sums at once that none waits for the one before. */
+/* `count` vectors of columns from `first` on, their sums in registers. */
+static inline __attribute__((always_inline)) int32_t edgetk_columns(
+    const float *x, const float *weights, const float *bias, int32_t inputs, int32_t outputs, int32_t first,
+    const int32_t count, float *out) {
+  EDGETK_VEC sum[8];
+  const float *w = weights + first;
+  for (int32_t k = 0; k < count; k++) sum[k] = EDGETK_V(setzero_ps)();
+  for (int32_t j = 0; j < inputs; j++, w += outputs) {
+    const EDGETK_VEC value = EDGETK_V(set1_ps)(x[j]);
+    for (int32_t k = 0; k < count; k++)
+      sum[k] = EDGETK_V(add_ps)(sum[k], EDGETK_V(mul_ps)(value, EDGETK_V(loadu_ps)(w + EDGETK_LANES * k)));
+  }
+  for (int32_t k = 0; k < count; k++) {
+    if (bias) sum[k] = EDGETK_V(add_ps)(sum[k], EDGETK_V(loadu_ps)(bias + first + EDGETK_LANES * k));
+    EDGETK_V(storeu_ps)(out + first + EDGETK_LANES * k, sum[k]);
+  }
+  return first + count * EDGETK_LANES;
+}
+
+/* Eight vectors at a time where there are as many: enough sums at once that none waits for the one before. */
 static inline int32_t edgetk_wide(
     const float *x, const float *weights, const float *bias, int32_t inputs, int32_t outputs, float *out) {
   int32_t first = 0;
-  for (; first + 8 * EDGETK_LANES <= outputs; first += 8 * EDGETK_LANES) {
-    EDGETK_VEC sum[8];
-    for (int32_t k = 0; k < 8; k++) sum[k] = EDGETK_V(setzero_ps)();
-    const float *w = weights + first;
-    for (int32_t j = 0; j < inputs; j++, w += outputs) {
-      const EDGETK_VEC value = EDGETK_V(set1_ps)(x[j]);
-      for (int32_t k = 0; k < 8; k++)
-        sum[k] = EDGETK_V(add_ps)(sum[k], EDGETK_V(mul_ps)(value, EDGETK_V(loadu_ps)(w + EDGETK_LANES * k)));
-    }
-    for (int32_t k = 0; k < 8; k++) {
-      if (bias) sum[k] = EDGETK_V(add_ps)(sum[k], EDGETK_V(loadu_ps)(bias + first + EDGETK_LANES * k));
-      EDGETK_V(storeu_ps)(out + first + EDGETK_LANES * k, sum[k]);
-    }
-  }
+  while (first + 8 * EDGETK_LANES <= outputs) first = edgetk_columns(x, weights, bias, inputs, outputs, first, 8, out);
+  if (first + 4 * EDGETK_LANES <= outputs) first = edgetk_columns(x, weights, bias, inputs, outputs, first, 4, out);
+  if (first + 2 * EDGETK_LANES <= outputs) first = edgetk_columns(x, weights, bias, inputs, outputs, first, 2, out);
+  if (first + EDGETK_LANES <= outputs) first = edgetk_columns(x, weights, bias, inputs, outputs, first, 1, out);
   return first;
 }
 #endif
