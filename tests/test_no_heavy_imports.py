@@ -21,7 +21,15 @@ print("HEAVY", [name for name in {heavy!r} if name in sys.modules])
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["compress", "--help"], ["evaluate", "--help"], ["doctor"], ["list", "--names"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["compress", "--help"],
+        ["evaluate", "--help"],
+        ["bench", "--help"],
+        ["doctor"],
+        ["list", "--names"],
+    ],
     ids=" ".join,
 )
 def test_answers_without_heavy_imports(arguments):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetk.core.errors import InputError, UsageError
-from edgetk.core.figures import Measured
+from edgetk.core.figures import Measured, Predicted
 from edgetk.core.target import Target
 
 if TYPE_CHECKING:
@@ -309,7 +309,8 @@ def add(
 ) -> RunResult:
     """The run with its exported graphs measured at every place; its goals are judged again with what was measured.
 
-    A measurement takes the place of an earlier one of the same figure; predictions stay beside it.
+    A measurement takes the place of an earlier one of the same figure, a missing one only that of another missing one;
+    predictions stay beside both.
     """
     from edgetk.targets.meters._bench import Settings
     from edgetk.toolkit.result import FigureRow, figure_from_json
@@ -326,8 +327,8 @@ def add(
             warnings += [f"{row['artifact']}: {text}" for text in row["warnings"]]
             for data in row["figures"]:
                 new = FigureRow(row["artifact"], where.name, figure_from_json(data))
-                old = [r for r in rows if isinstance(r.figure, Measured) and _key(r) == _key(new)]
-                if isinstance(new.figure, Measured) or not old:
+                old = [r for r in rows if not isinstance(r.figure, Predicted) and _key(r) == _key(new)]
+                if isinstance(new.figure, Measured) or not any(isinstance(r.figure, Measured) for r in old):
                     rows = [r for r in rows if r not in old] + [new]
     return replace(run, figures=tuple(rows), warnings=tuple(warnings), goals_missed=_missed(run, rows))
 

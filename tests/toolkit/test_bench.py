@@ -384,6 +384,15 @@ def test_measured_figures_join_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     again = bench.add(more, places)
     assert len(again.figures) == len(more.figures)
     assert again.to_json()["figures"] == more.to_json()["figures"]
+    monkeypatch.setattr(
+        _bench, "run", lambda transport, items, *rest: [replace(result({"error": "no"}), item=i) for i in items]
+    )
+    kept = bench.add(more, places)
+    assert [row for row in kept.figures if isinstance(row.figure, Measured)] == [
+        row for row in more.figures if isinstance(row.figure, Measured)
+    ]
+    missing = [(row.artifact, row.figure.metric) for row in bench.add(kept, places).figures if isinstance(row.figure, Missing)]
+    assert len(missing) == len(set(missing))
 
 
 @pytest.mark.usefixtures("plugins", "quick_lower")

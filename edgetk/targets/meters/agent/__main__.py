@@ -43,8 +43,9 @@ def main(arguments: list[str]) -> int:
             continue
         say(f"task {head}")
         command = [sys.executable, sys.argv[0], str(folder), task["id"]]
-        # runtimes keep caches and counts of use: they go where all else of the job goes
-        home = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
+        # caches, counts of use and temporary files of a runtime go where all else of the job goes
+        (folder / "tmp").mkdir(exist_ok=True)
+        home = {**os.environ, "XDG_CACHE_HOME": str(folder / "tmp"), "TMPDIR": str(folder / "tmp")}
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=home) as child:
             children.append(child)
             _, errors = child.communicate()
