@@ -18,7 +18,7 @@ from edgetk.targets.meters.agent.cuda import Cuda
 from edgetk.targets.meters.agent.timing import run_for
 
 _BYTES = {"float64": 8, "int64": 8, "float32": 4, "int32": 4, "float16": 2, "int8": 1, "uint8": 1, "bool": 1}
-#: engines built by this process, by the hash of their graph
+#: engines built by this process, by the hash of their graph and of how they were built
 _BUILT: dict[str, tuple[bytes, float]] = {}
 
 
@@ -191,7 +191,8 @@ def engine(content: bytes, task: Mapping[str, Any]) -> tuple[bytes, float | None
     """
     if content[:1] != b"\x08":  # an ONNX file begins with its IR version; engines do not
         return content, None
-    key = hashlib.sha256(content).hexdigest()
+    how = repr((task["precision"], task["tactic_sources"])).encode()
+    key = hashlib.sha256(how + content).hexdigest()
     if key not in _BUILT:
         start = time.perf_counter()
         plan = _build(content, task)
