@@ -22,7 +22,7 @@ from edgetk.targets.meters._bench import Item, Result, Settings
 from edgetk.targets.meters._transport import Local, Ssh
 from edgetk.targets.power import Trace
 from edgetk.testing import tiny_bundle
-from edgetk.toolkit import bench, runner
+from edgetk.toolkit import bench, place, runner
 from edgetk.toolkit.cli import app
 from edgetk.toolkit.recipe import Goals, Recipe
 
@@ -143,25 +143,25 @@ def test_settings_that_are_none() -> None:
 
 
 def test_where_a_target_is_measured(tmp_path: Path) -> None:
-    here = bench.place("host")
+    here = place.place("host")
     assert isinstance(here.transport(), Local)
     assert (here.name, here.runtime_of("x.onnx")) == ("host", "onnxruntime")
-    there = bench.place("ssh://u@b", python="~/venv/bin/python3")
+    there = place.place("ssh://u@b", python="~/venv/bin/python3")
     way = there.transport()
     assert isinstance(way, Ssh)
     assert (str(way.address), way.python) == ("ssh://u@b", "~/venv/bin/python3")
     assert (there.runtime_of("x.onnx"), there.runtime_of("x.engine")) == ("onnxruntime", "tensorrt")
-    jetson = bench.place("jetson", host="ssh://nano")
+    jetson = place.place("jetson", host="ssh://nano")
     assert jetson.runtime_of("x.onnx") == "tensorrt"
     assert isinstance(jetson.transport(), Ssh)
     with pytest.raises(UsageError, match="raspberry-pi-4 must have an address to be measured, got none; give --host ssh://"):
-        bench.place("raspberry-pi-4")
+        place.place("raspberry-pi-4")
     with pytest.raises(UsageError, match="--host must not stand beside --target ssh://…, got ssh://c; leave one out"):
-        bench.place("ssh://u@b", host="ssh://c")
+        place.place("ssh://u@b", host="ssh://c")
     with pytest.raises(UsageError, match="a board must be ssh://user@host"):
-        bench.place("raspberry-pi-4", host="pi@b")
+        place.place("raspberry-pi-4", host="pi@b")
     with pytest.raises(UsageError, match="the runtime must be one of onnxruntime, tensorrt, got 'x-cube-ai'; name one with"):
-        bench.place("stm32h7a3", host="ssh://b").runtime_of("x.onnx")
+        place.place("stm32h7a3", host="ssh://b").runtime_of("x.onnx")
 
 
 def test_a_board_file_says_where_it_is(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_board_file_says_where_it_is(tmp_path: Path) -> None:
     text = page.partition("```toml\n")[2].partition("```")[0]
     more = 'host = "ssh://me@board"\npython = "~/v/bin/python"\ntotal_rails = ["A", "B"]\n'
     (tmp_path / "my.toml").write_text(more + text, encoding="utf-8")
-    found = bench.place(str(tmp_path / "my.toml"))
+    found = place.place(str(tmp_path / "my.toml"))
     way = found.transport()
     assert isinstance(way, Ssh)
     assert (str(way.address), way.python) == ("ssh://me@board", "~/v/bin/python")
@@ -183,33 +183,33 @@ def save(folder: Path, name: str = "m.onnx") -> Path:
 
 
 def test_files_to_measure(tmp_path: Path) -> None:
-    here = bench.place("host")
-    assert bench.item(save(tmp_path), here).signature.is_streaming
+    here = place.place("host")
+    assert place.item(save(tmp_path), here).signature.is_streaming
     with pytest.raises(InputError, match=r"no\.onnx must be a readable file, got No such file"):
-        bench.item(tmp_path / "no.onnx", here)
+        place.item(tmp_path / "no.onnx", here)
     heavy = onnx.load(save(tmp_path, "heavy.onnx"))
     heavy.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros((64, 64), np.float32), "unused"))
     onnx.save(heavy, tmp_path / "heavy.onnx", save_as_external_data=True, location="heavy.bin", size_threshold=100)
     with pytest.raises(InputError, match=r"heavy\.onnx must hold its own weights, got external data; save it as one file"):
-        bench.item(tmp_path / "heavy.onnx", here)
+        place.item(tmp_path / "heavy.onnx", here)
 
 
 def test_an_engine_is_measured_as_its_graph_says(tmp_path: Path) -> None:
-    there = bench.place("ssh://b")
+    there = place.place("ssh://b")
     engine = tmp_path / "m.engine"
     engine.write_bytes(b"ftrt")
     with pytest.raises(InputError, match=r"m\.engine must have the graph it was built from beside it, got no m\.onnx; copy it"):
-        bench.item(engine, there)
+        place.item(engine, there)
     graph = save(tmp_path)
-    item = bench.item(engine, there)
+    item = place.item(engine, there)
     assert (item.runtime, item.content, item.reference) == ("tensorrt", b"ftrt", graph.read_bytes())
     label = tmp_path / "m.engine.json"
     label.write_text('{"onnx": "other.onnx"}')
     with pytest.raises(InputError, match=r"beside it, got no other\.onnx"):
-        bench.item(engine, there)
+        place.item(engine, there)
     label.write_text("{}")
     with pytest.raises(InputError, match=r"m\.engine\.json must be an engine's label, got KeyError; build the engine again"):
-        bench.item(engine, there)
+        place.item(engine, there)
 
 
 def outputs(of: Result) -> bytes:
@@ -223,8 +223,8 @@ def outputs(of: Result) -> bytes:
 def test_what_a_reader_must_know() -> None:
     seen = result(data())
     right = outputs(seen)
-    place = bench.Place(replace(board.load("jetson"), power_mode="15W"), "ssh://b")
-    row = bench._row(replace(seen, outputs=right), place, None)
+    where = place.Place(replace(board.load("jetson"), power_mode="15W"), "ssh://b")
+    row = bench._row(replace(seen, outputs=right), where, None)
     assert row["agreement"] == {
         "reference": "onnxruntime on this machine",
         "n": 64,
@@ -233,10 +233,10 @@ def test_what_a_reader_must_know() -> None:
         "same_argmax": 64,
     }
     assert row["warnings"] == [
-        f"{place.name} is described in power mode 15W, the board is in 25W: its predictions are for the former"
+        f"{where.name} is described in power mode 15W, the board is in 25W: its predictions are for the former"
     ]
     wrong = np.frombuffer(right, np.float32) + 100
-    texts = bench._row(replace(seen, outputs=wrong.tobytes(), resumed=True), bench.Place(address="ssh://b"), None)["warnings"]
+    texts = bench._row(replace(seen, outputs=wrong.tobytes(), resumed=True), place.Place(address="ssh://b"), None)["warnings"]
     assert texts[0].startswith("the outputs differ from ONNX Runtime's here by up to 1e+02 of ")
     assert texts[1] == "measured before an interruption, and kept"
 
@@ -280,7 +280,7 @@ def test_the_command(tmp_path: Path) -> None:
 def test_the_command_prints_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:
     command = importlib.import_module("edgetk.toolkit.commands.bench")
     seen = result(data(operators=[]))
-    row = bench._row(replace(seen, outputs=outputs(seen)), bench.Place(address="ssh://b"), None)
+    row = bench._row(replace(seen, outputs=outputs(seen)), place.Place(address="ssh://b"), None)
     many = [{"name": f"l{i}", "mean_s": 1e-3, "share": 0.05, "operators": {"Gemm": 1}} for i in range(20)]
     command._print({"results": [{**row, "layers": many, "warnings": ["mind this"]}], "where": "ssh://b"})
     printed = capsys.readouterr().out
@@ -292,7 +292,7 @@ def test_the_command_prints_what_was_found(capsys: pytest.CaptureFixture[str]) -
     assert "same arg-max 64 of 64" in printed
     assert "warning: mind this" in printed
     assert "5 more" in printed
-    command._print({"results": [bench._row(result({"error": "no"}), bench.Place(address="x"), None)], "where": "ssh://b"})
+    command._print({"results": [bench._row(result({"error": "no"}), place.Place(address="x"), None)], "where": "ssh://b"})
     assert "not available: onnxruntime: no" in capsys.readouterr().out
 
 
@@ -328,7 +328,7 @@ def test_a_log_that_is_given(tmp_path: Path) -> None:
 
 def test_a_log_that_is_saved_afterwards(tmp_path: Path) -> None:
     seen = result(data(energy={**energy(), "reason": "no INA3221 power monitor"}), clock_offset_s=0.0)
-    row = bench._row(replace(seen, outputs=outputs(seen)), bench.Place(address="ssh://b"), None)
+    row = bench._row(replace(seen, outputs=outputs(seen)), place.Place(address="ssh://b"), None)
     base = 1_750_000_000.0
     for window in (row["raw"]["energy"]["idle"], *row["raw"]["energy"]["windows"]):
         window.update(wall_begin=base + window["wall_begin"], wall_end=base + window["wall_end"])
@@ -373,7 +373,7 @@ def test_measured_figures_join_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return [replace(r, outputs=outputs(r)) for r in seen]
 
     monkeypatch.setattr(_bench, "run", measured)
-    places = bench.places(run.recipe["targets"], True, "ssh://pi@b")
+    places = place.places(run.recipe["targets"], True, "ssh://pi@b")
     more = bench.add(run, places)
     seen = [row for row in more.figures if isinstance(row.figure, Measured) and row.figure.metric == "latency"]
     assert {row.artifact for row in seen} == {"model.onnx", "model.stream.onnx"}

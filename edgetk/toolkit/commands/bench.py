@@ -75,9 +75,10 @@ def bench(
     from edgetk.targets import power_csv
     from edgetk.targets.meters._bench import Settings
     from edgetk.toolkit import bench as measuring
+    from edgetk.toolkit import place as places
     from edgetk.toolkit.workspace import Workspace
 
-    where = measuring.place(target, host, runtime, python, ssh_config)
+    where = places.place(target, host, runtime, python, ssh_config)
     settings = Settings(
         threads=threads,
         cores=_cores(cores),
@@ -98,7 +99,7 @@ def bench(
     else:
         if not artifacts:
             raise UsageError("bench: a file must be named, got none; name exported files, or --from")
-        items = [measuring.item(path, where) for path in artifacts]
+        items = [places.item(path, where) for path in artifacts]
         listener = shared.listener()
         with listener.task(f"measuring on {where.name}"):
             found = measuring.measure(items, where, settings, listener.log, keep, log)

@@ -48,10 +48,10 @@ def compress(
     if dry_run:
         print(chosen.resolved().to_toml(), end="")
         return
-    from edgetk.toolkit import bench, html, judge, report, runner
+    from edgetk.toolkit import bench, html, judge, place, report, runner
     from edgetk.toolkit.workspace import Workspace
 
-    places = bench.places(chosen.targets, measure, host)
+    places = place.places(chosen.targets, measure, host)
     listener = shared.listener()
     result = runner.run(chosen, output, resume=resume, progress=listener)
     workspace = Workspace.at(Path(result.folder))
