@@ -27,6 +27,7 @@ class Op:
     calls             how often it runs in one inference: more than once inside a Scan
     groups            of a convolution: channels are cut into so many parts that don't see one another
     source            name of the operator whose output this one reads and nobody else does; "" where there is not exactly one
+    strided           a transposition that moves the last axis: it reads or writes single elements
     requantized       its output is stored as integers: what a runtime needs to run a quantized product in integers to the end
     """
 
@@ -46,6 +47,7 @@ class Op:
     groups: int = 1
     source: str = ""
     requantized: bool = False
+    strided: bool = False
 
     @property
     def depth(self) -> int:

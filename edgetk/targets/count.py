@@ -170,6 +170,13 @@ def _alone(graph: Graph, name: str) -> str:
     return ""
 
 
+def _moves_last_axis(graph: Graph, node: NodeProto) -> bool:
+    axes = len(graph.shape.get(node.input[0], ()))
+    order = attributes(node).get("perm", list(range(axes))[::-1])
+    assert isinstance(order, list)
+    return axes > 1 and order[-1] != axes - 1
+
+
 def _requantized(graph: Graph, node: NodeProto) -> bool:
     """True where all that reads the output of a node, a rectifier aside, is one QuantizeLinear."""
     name = node.output[0]
@@ -259,6 +266,7 @@ def _op(graph: Graph, node: NodeProto, counted: bool) -> Op:
         groups=_groups(node),
         source=_source(graph, node),
         requantized=node.op_type in FACTORS and _requantized(graph, node),
+        strided=node.op_type == "Transpose" and _moves_last_axis(graph, node),
     )
 
 

@@ -1,8 +1,8 @@
 """Which operators a stack computes inside another one, and which therefore cost nothing of their own.
 
-A rectifier behind a product runs while the product's output is in registers, in every stack. ONNX Runtime also makes one kernel
-of the error function with the operators around it (GELU), another of a normalization with the sum before it, and puts the scale
-of an attention's product into it. On a GPU, chains of element-wise operators become one kernel.
+A rectifier behind a product runs while the product's output is in registers (in ONNX Runtime not behind MatMul). ONNX Runtime
+also makes one kernel of the error function with the operators around it (GELU), another of a normalization with the sum before
+it, and puts the scale of an attention's product into it. On a GPU, chains of element-wise operators become one kernel.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _follows(ops: Mapping[str, Op], op: Op, target: Target) -> bool:
     if before is None:
         return False
     if before.macs and op.kind in _RECTIFIERS:
-        return True
+        return target.stack.runtime != "onnxruntime" or before.kind in ("Conv", "Gemm")
     if target.stack.runtime == "onnxruntime" and before.macs and not before.weight_bytes:
         return op.kind in ("Mul", "Div") and 0 < op.weight_bytes <= _SCALAR
     return target.kind == "gpu" and work(op) in ("element", "transcendental") and not op.macs and not is_idle(before)

@@ -31,7 +31,7 @@ _BLOCKED = frozenset({"Relu", "Clip", "AveragePool", "MaxPool", "BatchNormalizat
 def kernel(op: Op, target: Target) -> str:
     """Name of the kernel that an operator runs in: of products kind and number format, of others the operator type."""
     if not op.macs:
-        return "Reshape" if op.kind in VIEWS else op.kind
+        return "Reshape" if op.kind in VIEWS else f"{op.kind}{'.strided' if op.strided else ''}"
     kind = "convolution" if op.kind in ("Conv", "ConvInteger", "QLinearConv") and op.groups == 1 else product(op)
     if kind == "gemm" and not op.weight_bytes:
         kind = "attention"
@@ -46,7 +46,9 @@ def stand_in(name: str, op: Op, costs: Costs) -> str:
         return name
     if op.macs:
         return f"{name.partition('.')[0]}.float32"
-    return {"element": "Add", "move": "Concat"}.get(work(op), "Exp")
+    if work(op) == "move":
+        return "Transpose" if op.kind == "Transpose" and "Transpose" in costs else "Concat"
+    return "Add" if work(op) == "element" else "Exp"
 
 
 def terms(op: Op, caches: Caches, weights_at: str) -> dict[str, float]:
@@ -104,8 +106,8 @@ def amounts(workload: Workload, target: Target) -> Iterator[tuple[Op, str, Mappi
 def seconds(workload: Workload, target: Target) -> Iterator[tuple[Op, float, bool, bool]]:
     """Each operator with its seconds, whether it runs inside another, and whether nobody knows what it does."""
     for op, name, found in amounts(workload, target):
-        costs = target.kernels.get(stand_in(name, op, target.kernels), {})
-        unknown = not op.macs and name not in target.kernels and work(op) == "unknown"
+        costs = target.kernels.get(name if name == RUN else stand_in(name, op, target.kernels), {})
+        unknown = not op.macs and name not in target.kernels and name != RUN and work(op) == "unknown"
         yield op, sum(costs.get(key, 0.0) * amount for key, amount in found.items()), False, unknown
     merged = inside(workload, target)
     yield from ((op, 0.0, True, False) for op in workload.ops if op.name in merged)

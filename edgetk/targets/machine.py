@@ -48,17 +48,17 @@ def cpu_model() -> str:
     return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
-def cache_bytes() -> tuple[int, ...]:
+def cache_bytes(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> tuple[int, ...]:
     """Sizes of the caches that the first processor reads data through, smallest first; empty where nothing tells."""
     found = {}
-    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+    for level in folder.glob("index*"):
         try:
-            kind = (folder / "type").read_text(encoding="ascii").strip()
-            size = (folder / "size").read_text(encoding="ascii").strip()
+            kind = (level / "type").read_text(encoding="ascii").strip()
+            size = (level / "size").read_text(encoding="ascii").strip()
         except OSError:
             continue
         if kind != "Instruction" and size.endswith("K"):
-            found[folder.name] = 1024 * int(size[:-1])
+            found[level.name] = 1024 * int(size[:-1])
     return tuple(sorted(found.values()))
 
 

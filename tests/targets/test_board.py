@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgetk.core.errors import InputError, UnknownName
+from edgetk.core.target import Mode
 from edgetk.targets import board, machine
 
 GOOD = """
@@ -63,7 +64,12 @@ def test_a_board_is_named_with_its_power_mode_and_stack(name: str) -> None:
 
 
 def test_the_boards_that_ship() -> None:
-    assert set(board.names()) >= {"host", "jetson-orin-nano-8g", "raspberry-pi-5", "raspberry-pi-4", "stm32h7a3"}
+    jetsons = ["nano", "tx2", "xavier-nx", "agx-xavier", "thor", "agx-orin-32g", "agx-orin-64g", "orin-nx-8g", "orin-nx-16g"]
+    jetsons += ["orin-nano-4g", "orin-nano-8g", "orin-nano-super"]
+    named = [*(f"jetson-{name}" for name in jetsons), *(f"raspberry-pi-{n}" for n in ("zero-2w", "3b-plus", "4", "5"))]
+    named += [f"stm32{name}" for name in ("l4r5", "f746", "h7a3", "h743", "u575", "u385")]
+    named += ["nrf52840", "nrf5340", "ra8d1", "rp2040", "rp2350", "esp32-s3", "ethos-u55-128", "coral-usb", "loihi2", "host"]
+    assert set(board.names()) >= set(named)
 
 
 def test_an_alias_gives_the_concrete_board() -> None:
@@ -93,6 +99,80 @@ def test_a_toml_file_is_a_board(tmp_path: Path) -> None:
     target = board.load(write(tmp_path, GOOD))
     assert (target.name, target.stack.opset, target.flash_bytes, target.stack.activation) == ("my-board", 15, 1_000_000, "int8")
     assert target.power_w is None
+
+
+MODES = """
+units.cpu.description = "its processor"
+units.cpu.kind = "cpu"
+units.cpu.clock_hz = 2e8
+units.cpu.cores = 4
+units.cpu.macs_per_cycle.float32 = 8.0
+units.cpu.stack.name = "another runtime"
+units.cpu.stack.runtime = "other"
+units.cpu.sources.clock_hz = "data sheet"
+units.cpu.sources.cores = "data sheet"
+units.cpu.sources.macs_per_cycle.float32 = "assumed"
+modes.slow.clock_hz = 5e7
+modes.slow.power_w = 0.01
+modes.slow.sources.clock_hz = "manual"
+modes.slow.sources.power_w = "assumed"
+modes.slow.cpu.clock_hz = 1e8
+modes.slow.cpu.sources.clock_hz = "manual"
+"""
+
+
+def test_a_unit_and_a_power_mode_stand_behind_the_name(tmp_path: Path) -> None:
+    path = write(tmp_path, MODES + GOOD)
+    whole, slow, cpu, both = (board.load(path + end) for end in ("", ":slow", ":cpu", ":cpu:slow"))
+    assert [t.name for t in (whole, slow, cpu, both)] == ["my-board", "my-board:slow", "my-board:cpu", "my-board:cpu:slow"]
+    assert [(t.clock_hz, t.power_mode, t.power_w) for t in (whole, slow)] == [(1e8, "run", None), (5e7, "slow", 0.01)]
+    assert [(t.clock_hz, t.power_mode, t.power_w) for t in (cpu, both)] == [(2e8, "run", None), (1e8, "slow", 0.01)]
+    assert (cpu.kind, cpu.cores, cpu.stack.name, cpu.macs_per_cycle) == ("cpu", 4, "another runtime", {"float32": 8.0})
+    assert cpu.ram_bytes == whole.ram_bytes
+    assert cpu.unit == "cpu"
+    assert whole.modes == (Mode("slow", 5e7, 0.01),)
+    assert both.modes == (Mode("slow", 1e8, 0.01),)
+    assert (both.sources["clock_hz"], both.sources["power_w"], cpu.sources["ram_bytes"]) == ("manual", "assumed", "data sheet")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "end", "error", "text"),
+    [
+        ("", "", ":fast", UnknownName, "'fast' must be a unit or a power mode of my-board; known: cpu, slow"),
+        ("", "", ":slow:slow", UnknownName, "'slow' must be a unit or a power mode of my-board; did you mean slow"),
+        ("modes.slow.power_w", "modes.slow.watts", "", InputError, r"modes\.slow may change .*, got watts; "),
+        ('modes.slow.sources.power_w = "assumed"\n', "", ":slow", InputError, "power_w must have a source, got none"),
+        ("units.cpu.cores = 4\n", "", ":cpu", InputError, "cores must be given, got nothing; add it"),
+        ('modes.slow.cpu.sources.clock_hz = "manual"', "modes.x = 1", "", InputError, "modes must be tables, got"),
+    ],
+)
+def test_a_wrong_unit_or_mode_gets_one_sentence(
+    tmp_path: Path, old: str, new: str, end: str, error: type[Exception], text: str
+) -> None:
+    assert old in MODES
+    with pytest.raises(error, match=text):
+        board.load(write(tmp_path, MODES.replace(old, new, 1) + GOOD) + end)
+
+
+@pytest.mark.parametrize("name", board.names())
+def test_every_unit_and_power_mode_of_a_built_in_board_loads(name: str) -> None:
+    units = [unit.removeprefix(name).removeprefix(":") for unit in board.units(name)]
+    modes = [part for part in board.parts(name) if part not in units]
+    for unit in units:
+        for mode in ("", *modes):
+            target = board.load(":".join(part for part in (name, unit, mode) if part))
+            if mode:
+                assert target.power_mode == mode
+                assert target.clock_hz == next(m.clock_hz for m in target.modes if m.name == mode)
+
+
+def test_a_jetson_is_a_gpu_and_a_cpu_on_one_memory() -> None:
+    gpu, cpu = (board.load(name) for name in board.units("jetson-nano"))
+    assert (gpu.unit, gpu.kind, gpu.stack.runtime) == ("gpu", "gpu", "tensorrt")
+    assert (cpu.unit, cpu.kind, cpu.stack.runtime) == ("cpu", "cpu", "onnxruntime")
+    assert cpu.ram_bytes == gpu.ram_bytes
+    assert cpu.mem_bytes_per_s == gpu.mem_bytes_per_s
+    assert board.load("jetson-nano:cpu:5W").cores == 2
 
 
 NEUROMORPHIC = """
@@ -226,6 +306,24 @@ CASES = {
         "read_at_run_time must hold keys it can read, got 'power_w'",
     ),
     "calibration": ("[sources]", "[calibration]\nx = 1\n[sources]", "calibration must name its source, got none"),
+    "share above 1": (
+        "[sources]",
+        "[achievable]\ngemv = 1.5\n[sources]",
+        r"achievable is a share and must be at most 1, got 1\.5; correct it",
+    ),
+    "unknown share": ("[sources]", "[achievable]\ngem = 0.5\n[sources]", r"got achievable\.gem; did you mean gemv or gemm"),
+    "unsourced share": ("[sources]", "[achievable]\ngemv = 0.5\n[sources]", r"achievable\.gemv must have a source, got none"),
+    "half a cache": ("[sources]", "[caches.l2]\nbytes = 1e6\n[sources]", r"caches\.l2\.bytes_per_s must be given, got nothing"),
+    "unsourced cache": (
+        "[sources]",
+        "[caches.l2]\nbytes = 1e6\nbytes_per_s = 1e9\n[sources]",
+        r"caches\.l2\.bytes must have a source, got none",
+    ),
+    "error without a place": (
+        "[sources]",
+        '[calibration]\nsource = "a"\nerrors.latency = { n = 3, median_error = 0.1 }\n[sources]',
+        r"calibration\.errors\.latency\.where must be given, got nothing",
+    ),
     "energy per mac": (
         "[sources]",
         '[calibration]\nsource = "a"\njoules_per_mac.int8 = 0\n[sources]',

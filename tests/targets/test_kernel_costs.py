@@ -1,0 +1,237 @@
+"""Fitted kernel costs: terms by hand, fusion, a fit that finds the costs a world was made from, and the suite itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgetk.core.errors import InputError
+from edgetk.core.figures import Missing, Predicted
+from edgetk.core.target import Stack, Target
+from edgetk.core.workload import Op, Workload
+from edgetk.targets import board, calibrations, fit_device, kernel_costs, machine, suite
+from edgetk.targets.count import count
+from edgetk.targets.fusion import inside
+from edgetk.targets.predict import predict
+
+ORT = Target(
+    "host", "", "cpu", "run", Stack("s", "onnxruntime"), 1e9, 1, {}, None, None, None, caches=((1000.0, 0.0), (50_000.0, 0.0))
+)  # fmt: skip
+CONV = Op("Conv", "c", 9000, 500, 72, 4 * (500 + 300), rows=125)
+
+
+def work(*ops: Op, weights: int = 100, tensors: int = 2) -> Workload:
+    return Workload(ops, weights, weights // 4, 100, 0, tensors=tensors)
+
+
+def found(ops: Workload, target: Target = ORT) -> dict[str, tuple[str, dict[str, float]]]:
+    return {op.name: (name, dict(terms)) for op, name, terms in kernel_costs.amounts(ops, target)}
+
+
+def test_terms_by_hand() -> None:
+    layer = Op("Gemm", "g", 5000, 50, 400, 4 * 150)
+    bias = Op("Add", "b", 0, 300, 4 * 30, 4 * 600)
+    rows = found(work(layer, bias, weights=20_000, tensors=7))
+    assert rows["g"] == ("gemv.float32", {"call": 1, "element": 50, "byte_0": 600, "mac": 5000, "weight_1": 400})
+    assert rows["b"] == ("Add", {"call": 1, "element": 300, "byte_1": 2400, "span": 10})
+    assert rows["run"] == ("run", {"call": 1, "tensor": 7})
+    assert found(work(layer, weights=60_000))["g"][1]["weight_memory"] == 400
+
+
+def test_kernels_by_kind_and_format() -> None:
+    kernel = kernel_costs.kernel
+    assert kernel(CONV, ORT) == "convolution.float32"
+    assert kernel(replace(CONV, groups=10), ORT) == "depthwise.float32"
+    assert kernel(replace(CONV, dtype="int8"), ORT) == "convolution.dequantized"
+    assert kernel(replace(CONV, dtype="int8", requantized=True), ORT) == "convolution.int8"
+    assert kernel(replace(CONV, kind="MatMul", dtype="int8"), ORT) == "gemm.int8"
+    assert kernel(replace(CONV, kind="MatMul", weight_bytes=0), ORT) == "attention.float32"
+    assert kernel(Op("Transpose", "t", 0, 10, 0, 80, strided=True), ORT) == "Transpose.strided"
+    assert kernel(Op("Squeeze", "s", 0, 10, 0, 0), ORT) == "Reshape"
+
+
+def test_what_nobody_timed_has_a_stand_in() -> None:
+    costs = {name: {"call": 1.0} for name in ("Add", "Concat", "Exp", "Transpose", "gemm.float32")}
+    stand_in = kernel_costs.stand_in
+    assert stand_in("gemm.int4", Op("MatMul", "m", 10, 5, 10, 40, "int4"), costs) == "gemm.float32"
+    assert stand_in("Or", Op("Or", "o", 0, 5, 0, 40), costs) == "Add"
+    assert stand_in("Tile", Op("Tile", "t", 0, 5, 0, 40), costs) == "Concat"
+    assert stand_in("Transpose.strided", Op("Transpose", "t", 0, 5, 0, 40, strided=True), costs) == "Transpose"
+    assert stand_in("mine::Magic", Op("mine::Magic", "m", 0, 5, 0, 40), costs) == "Exp"
+    rows = list(kernel_costs.seconds(work(Op("mine::Magic", "m", 0, 5, 0, 40)), replace(ORT, kernels=costs)))
+    assert [(op.name, seconds, unknown) for op, seconds, _, unknown in rows] == [("m", 1.0, True), ("run", 0.0, False)]
+
+
+def test_convolutions_hand_one_another_blocks_of_channels() -> None:
+    """The first brings in 300 elements, the second takes out 500; between them, a rectifier aside, nothing is reordered."""
+    second = replace(CONV, name="d", activation_bytes=4 * 1000, source="r")
+    relu = Op("Relu", "r", 0, 500, 0, 4000, source="c")
+    assert kernel_costs.reordered(work(CONV, relu, second)) == {"c": 300, "d": 500}
+    assert kernel_costs.reordered(work(CONV, replace(relu, kind="Tanh"), second)) == {"c": 800, "d": 1000}
+
+
+def test_a_scan_costs_each_of_its_turns() -> None:
+    body = Op("Mul", "s/m", 0, 40, 0, 400, calls=20)
+    rows = found(work(Op("Scan", "s", 0, 0, 0, 0), body))
+    assert rows["s"][1]["turn"] == 20
+    assert rows["s/m"][1]["call"] == 20
+
+
+def test_onnx_runtime_makes_one_kernel_of_a_gelu_and_of_a_normalized_sum() -> None:
+    gelu = (
+        Op("Div", "d", 0, 10, 4, 80),
+        Op("Erf", "e", 0, 10, 0, 80, source="d"),
+        Op("Add", "p", 0, 10, 4, 80, source="e"),
+        Op("Mul", "m", 0, 10, 0, 120, source="p"),
+        Op("Mul", "h", 0, 10, 4, 80, source="m"),
+    )
+    assert inside(work(*gelu), ORT) == {"d", "p", "m", "h"}
+    assert inside(work(*gelu), replace(ORT, stack=Stack("s", "tflm"))) == frozenset()
+    total = Op("Add", "s", 0, 10, 0, 120)
+    norm = Op("LayerNormalization", "n", 0, 10, 80, 80, source="s")
+    assert inside(work(total, norm), ORT) == {"s"}
+    assert found(work(total, norm))["n"][0] == "SkipLayerNormalization"
+    assert inside(work(replace(total, weight_bytes=40), norm), ORT) == frozenset()
+    scores = Op("MatMul", "q", 1000, 100, 0, 800)
+    scale = Op("Mul", "k", 0, 100, 4, 800, source="q")
+    assert inside(work(scores, scale), ORT) == {"k"}
+    relu = Op("Relu", "r", 0, 100, 0, 800, source="q")
+    assert inside(work(scores, relu), ORT) == frozenset()
+    assert inside(work(replace(scores, kind="Gemm"), relu), ORT) == {"r"}
+
+
+def test_the_fit_finds_the_costs_that_times_were_made_from() -> None:
+    true = {
+        "gemm.float32": {"mac": 2e-11, "call": 1e-6, "byte_0": 3e-11, "byte_1": 3e-11, "byte_memory": 9e-11},
+        "Add": {"call": 5e-7, "element": 1e-10},
+        "run": {"call": 4e-6, "tensor": 1e-6},
+        "Exp": {},
+    }
+    random = np.random.default_rng(0)
+    cases = {}
+    for i in range(40):
+        rows, depth, wide = (int(random.integers(2, 60)) for _ in range(3))
+        ops = [
+            Op("MatMul", f"m{j}", rows * depth * wide, rows * wide, 4 * depth * wide, 4 * rows * (depth + wide), rows=rows)
+            for j in range(int(random.integers(0, 4)))
+        ]
+        ops += [Op("Add", f"a{j}", 0, rows * wide, 4, 8 * rows * wide) for j in range(int(random.integers(0, 4)))]
+        cases[str(i)] = work(*ops, tensors=int(random.integers(2, 9)))
+    seconds = {name: fit_device.predicted(w, ORT, true) for name, w in cases.items()}
+    timings = [fit_device.Timing(name, (s, 2 * s)) for name, s in seconds.items()]
+    assert timings[0].spread == pytest.approx(0.5)
+    costs = fit_device.fit(cases, timings, ORT)
+    for name, w in cases.items():
+        assert fit_device.predicted(w, ORT, {**costs, "Exp": {}}) == pytest.approx(seconds[name], rel=1e-3)
+    assert costs["run"] == {"call": pytest.approx(4e-6, rel=0.01), "tensor": pytest.approx(1e-6, rel=0.01)}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 4), st.integers(4, 8))
+def test_nonnegative_least_squares_meets_its_conditions(seed: int, columns: int, rows: int) -> None:
+    """x ≥ 0; the gradient is 0 where x > 0 and not downhill where x = 0 (Karush, Kuhn and Tucker)."""
+    random = np.random.default_rng(seed)
+    matrix, wanted = random.standard_normal((rows, columns)), random.standard_normal(rows)
+    x = fit_device.nonnegative(matrix, wanted)
+    gradient = matrix.T @ (matrix @ x - wanted)
+    assert (x >= 0).all()
+    assert (gradient >= -1e-6).all()
+    assert (np.abs(gradient[x > 0]) < 1e-6).all()
+
+
+def test_the_fastest_runs_are_taken_in_turn() -> None:
+    calls: Counter[str] = Counter()
+    timings = fit_device.interleave({name: lambda n=name: calls.update([n]) for name in "ab"}, rounds=3, turn_s=0.0)
+    assert [(t.name, len(t.fastest)) for t in timings] == [("a", 3), ("b", 3)]
+    assert all(t.seconds == min(t.fastest) >= 0 for t in timings)
+    assert calls == {"a": 6, "b": 6}
+
+
+def test_the_suite_is_counted_whole_and_always_the_same() -> None:
+    cases, again = suite.cases(), suite.cases()
+    assert len({case.name for case in cases}) == len(cases) > 250
+    assert all(a.model.SerializeToString() == b.model.SerializeToString() for a, b in zip(cases, again, strict=True))
+    counted = {case.name: count(case.model, case.signature) for case in cases}
+    assert not any(w.unknown for w in counted.values())
+    kernels = {name for w in counted.values() for _, name, _ in kernel_costs.amounts(w, ORT)}
+    wanted = {f"{kind}.{dtype}" for kind in ("gemm", "gemv") for dtype in ("float32", "int8")}
+    wanted |= {f"{kind}.{dtype}" for kind in ("convolution", "depthwise") for dtype in ("float32", "dequantized")}
+    wanted |= {"attention.float32", "Transpose", "Transpose.strided", "SkipLayerNormalization", "Erf", "Scan", "Reshape", "Exp"}
+    assert kernels >= wanted
+
+
+@pytest.mark.parametrize("name", ["matrix 12x64x128 int8", "lone convolution 16x24x24 k3 groups 16", "scan 20x32", "tensors 2"])
+def test_cases_of_the_suite_run(name: str) -> None:
+    from edgetk.toolkit.calibrate import runners
+
+    (case,) = [case for case in suite.cases() if case.name == name]
+    with runners({name: (case.model, case.signature)}) as steps:
+        assert steps[name]() > 0
+
+
+CALIBRATION = """{"schema_version": 1, "source": "a suite", "device": "x", "cache_bytes": [1000],
+ "kernels": {"run": {"call": 1e-3}, "Exp": {}, "Add": {"call": 2e-3}},
+ "errors": {"latency": {"n": 9, "median_error": 0.05, "where": "there"}}}"""
+
+
+def test_a_board_file_names_its_kernel_costs(tmp_path: Path) -> None:
+    from test_board import GOOD
+
+    (tmp_path / "costs.json").write_text(CALIBRATION, encoding="utf-8")
+    (tmp_path / "mine.toml").write_text('kernels = "costs.json"\n' + GOOD, encoding="utf-8")
+    target = board.load(str(tmp_path / "mine.toml"))
+    assert target.caches == ((1000.0, 0.0),)
+    latency = next(f for f in predict(work(Op("Add", "a", 0, 5, 0, 40)), target) if f.metric == "latency")
+    assert isinstance(latency, Predicted)
+    assert str(latency) == "3 ms predicted (kernel costs, calibrated on a suite, median error 5 %)"
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, r"calibration .*costs\.json: must be a readable file, got No such file"),
+        ("{", r"calibration .*costs\.json: must be JSON, got .*; run edgetk calibrate host again"),
+        ("{}", r"calibration .*costs\.json: must be what edgetk calibrate host writes, got another JSON file"),
+    ],
+)
+def test_a_wrong_calibration_gets_one_sentence(tmp_path: Path, content: str | None, text: str) -> None:
+    if content is not None:
+        (tmp_path / "costs.json").write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=text):
+        calibrations.read(tmp_path / "costs.json")
+
+
+def test_built_in_calibrations_are_whole_and_are_found_by_the_processors_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = sorted(Path(calibrations.__file__).parent.glob("*.json"))
+    assert files
+    for file in files:
+        data = calibrations.read(file)
+        assert {"run", "Exp", "Add", "Concat", "gemm.float32", "gemm.int8", "gemv.float32"} <= set(data["kernels"])
+        assert data["errors"]["latency"]["n"] >= 20
+        monkeypatch.setattr(machine, "cpu_model", lambda name=data["device"]: name)
+        host = board.load("host")
+        assert host.kernels == data["kernels"]
+        assert host.calibration["source"] == data["source"]
+    monkeypatch.setattr(machine, "cpu_model", lambda: "another processor")
+    plain = board.load("host")
+    assert plain.kernels == {}
+    latency = next(f for f in predict(work(CONV), plain) if f.metric == "latency")
+    assert isinstance(latency, Missing)
+    assert latency.reason.endswith("it is measured, not predicted: edgetk calibrate fits it")
+
+
+def test_cache_sizes_come_from_the_operating_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index, (kind, size) in enumerate((("Data", "48K"), ("Instruction", "32K"), ("Unified", "2048K"))):
+        folder = tmp_path / f"index{index}"
+        folder.mkdir()
+        (folder / "type").write_text(kind + "\n", encoding="ascii")
+        (folder / "size").write_text(size + "\n", encoding="ascii")
+    (tmp_path / "index9").mkdir()
+    assert machine.cache_bytes(tmp_path) == (48 * 1024, 2048 * 1024)
+    assert machine.cache_bytes(tmp_path / "none") == ()
