@@ -19,6 +19,7 @@ from edgetk.passes._fisher import row_information
 from edgetk.passes._least_squares import RIDGE, TINY, low_rank
 from edgetk.passes._statistics import Moments, collect
 from edgetk.passes._straight_through import matrix_of
+from edgetk.tasks.training.tuning import resolve
 
 if TYPE_CHECKING:
     from edgetk.passes.factorize import Factorize
@@ -204,7 +205,9 @@ class _Problem:
                 self.factor = torch.linalg.cholesky(metric).T.to(self.matrix.dtype)
             else:
                 self.metric = metric.to(self.matrix.dtype)
-        self.target = self.matrix if self.factor is None else self.factor @ self.matrix
+        device = resolve(settings.device)
+        self.target = (self.matrix if self.factor is None else self.factor @ self.matrix).to(device)
+        self.metric = None if self.metric is None else self.metric.to(device)
 
     def error(self, group: Group) -> float:
         """Relative error in the metric after a few rounds."""
@@ -217,7 +220,8 @@ class _Problem:
 
     def solve(self, group: Group, rounds: int) -> dictionaries.Factors:
         """D and S of the matrices as they are."""
-        found = self._learn(group, rounds)
+        learned = self._learn(group, rounds)
+        found = dictionaries.Factors(learned.dictionary.cpu(), learned.coefficients.cpu())
         if self.factor is None:
             return found
         dictionary = torch.linalg.solve_triangular(self.factor, found.dictionary, upper=True)

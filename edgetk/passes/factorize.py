@@ -56,6 +56,8 @@ class Factorize:
     activations: bool = True
     #: dense-sparse: alternations between dictionary and coefficients
     rounds: int = 8
+    #: dense-sparse: where factors are learned; "auto" takes a GPU where there is one
+    device: str = "auto"
     #: accuracy on validation that the search may give up, in [0, 1]
     max_drop: float = 0.0025
     #: fixed rank per layer, such as {"embed.position.taps": 64}; empty: search
@@ -85,6 +87,8 @@ class Factorize:
             )
         if self.method not in METHODS:
             raise RecipeError(f"factorize: method must be one of {', '.join(METHODS)}, got {self.method!r}; correct the recipe")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise RecipeError(f"factorize: device must be auto, cpu or cuda, got {self.device!r}; correct the recipe")
         if self.budget and (len(self.budget) != 1 or not self.budget.keys() <= {*BUDGETS} or not min(self.budget.values()) > 0):
             raise RecipeError(
                 f"factorize: budget must be one of {', '.join(BUDGETS)} with a number above 0, got {dict(self.budget)}; "

@@ -241,6 +241,7 @@ def test_refusals() -> None:
         ({"budget": {"macs": 2, "bytes": 2}}, "factorize: budget must be one of ratio, bytes, macs"),
         ({"budget": {"macs": 0}}, "factorize: budget must be one of ratio, bytes, macs with a number above 0"),
         ({"budget": {"ratio": 1.0}}, "factorize: a ratio must be above 1, got 1.0; correct the recipe"),
+        ({"device": "tpu"}, "factorize: device must be auto, cpu or cuda, got 'tpu'; correct the recipe"),
         ({"method": "fwsvd"}, "factorize: fwsvd needs a budget, got none; add one such as {ratio = 2.8}"),
         ({"budget": BUDGET, "ranks": {"a": 1}}, "factorize: ranks and a budget must not be given together, got both"),
     ],
