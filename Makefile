@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 # No GPU? TORCH_INDEX=https://download.pytorch.org/whl/cpu gets wheels of a tenth of the size.
 TORCH_INDEX ?=
 
-.PHONY: demo test test-aarch64 lint native setup clean help
+.PHONY: demo test test-tensorrt test-aarch64 lint native setup clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make test-aarch64  the C++ runner cross-compiled and emulated (needs aarch64-linux-gnu-g++, qemu-user-static)"
 	@echo "make lint   ruff, mypy --strict, import floors"
 	@echo "make native build the operator library (needs gcc or clang), into build/native/"
+	@echo "make test-tensorrt  real builds with TensorRT-RTX on this processor (installs it, 230 MB)"
 	@echo "make setup  only the .venv (PYTHON=python3.12 chooses the interpreter)"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -48,6 +49,10 @@ $(ARM_ORT): $(STAMP)
 
 test-aarch64: $(STAMP) $(ARM_ORT)
 	@EDGETK_AARCH64_ORT=$$(echo $(CURDIR)/$(ARM_ORT)/onnxruntime/capi/libonnxruntime.so.*) $(BIN)/python -m pytest -rs tests/cpp/test_aarch64.py
+
+test-tensorrt: $(STAMP)
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[tensorrt]'
+	@$(BIN)/python -m pytest -rs tests/export/test_tensorrt_rtx.py
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -34,6 +34,11 @@ class Library:
     def __str__(self) -> str:
         return f"{self.name} {self.text}"
 
+    @property
+    def times(self) -> bool:
+        """It times kernels while it builds, and so has a use for a timing cache; TensorRT-RTX does so when an engine runs."""
+        return self.name != "tensorrt_rtx"
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -96,12 +101,12 @@ def build(content: bytes, precision: str, library: Library, exact: bool = False,
             return f"{library} refused the graph: {_first(str(parser.get_error(0)))}"
         config = builder.create_builder_config()
         _set_precision(trt, config, library.version, precision, exact)
-        timing = config.create_timing_cache(cache)
-        config.set_timing_cache(timing, ignore_mismatch=False)
+        if library.times:
+            config.set_timing_cache(config.create_timing_cache(cache), ignore_mismatch=False)
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             return f"{library} built no engine: {log.errors[0] if log.errors else 'it gave no reason'}"
-        known = config.get_timing_cache()
+        known = config.get_timing_cache() if library.times else None
         kept = bytes(known.serialize()) if known is not None else b""
         return Engine(bytes(plan), _built_for(config, library), str(library), kept)
     except Exception as error:  # bindings raise many types, and the reason is what the user needs

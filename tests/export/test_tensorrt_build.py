@@ -163,6 +163,7 @@ def test_a_label_says_what_the_engine_runs_on_and_that_it_is_not_portable(monkey
     ahead = build(b"onnx", "int8", rtx)
     assert not isinstance(ahead, str)
     assert ahead.runs_on == "GPUs that TensorRT-RTX supports (SM80, SM86) with tensorrt_rtx 1.7.1"
+    assert ahead.cache == b""
 
 
 def test_what_can_be_imported_is_found_or_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
