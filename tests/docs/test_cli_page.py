@@ -18,7 +18,7 @@ def test_every_command(name: str) -> None:
     assert f"| `{name}" in PAGE
 
 
-@pytest.mark.parametrize("name", ["compress", "train", "evaluate", "bench"])
+@pytest.mark.parametrize("name", ["compress", "train", "evaluate", "bench", "stream"])
 def test_every_option(name: str) -> None:
     everywhere = PAGE.partition("## On every command")[2]
     section = PAGE.partition(f"\n## {name}\n")[2].partition("\n## ")[0] + everywhere

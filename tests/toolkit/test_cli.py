@@ -16,7 +16,7 @@ from edgetk.toolkit import runner as running
 from edgetk.toolkit.cli import app
 from edgetk.toolkit.commands import shared
 
-COMMANDS = ("compress", "train", "evaluate", "inspect", "bench", "view", "list", "data", "doctor")
+COMMANDS = ("compress", "train", "evaluate", "stream", "inspect", "bench", "view", "list", "data", "doctor")
 
 PLAIN = """
 schema_version = 1

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Runtime = Annotated[
     str | None,
     typer.Option(
-        "--runtime", metavar="NAME", help="torch, onnxruntime or c; default: torch for a model in memory.", show_default=False
+        "--runtime", metavar="NAME", help="torch, onnxruntime or c.", show_default=False
     ),
 ]
 Threshold = Annotated[float | None, typer.Option("--threshold", metavar="P", help="Probability from which on a word counts.")]

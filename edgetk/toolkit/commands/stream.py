@@ -58,7 +58,7 @@ def stream(
     rule = options.rule_of(threshold, window, hold, refractory, words)
     sounds = _sounds(wav, mic, folder, realtime)
     torch.set_num_threads(1)
-    streamed = open_stream(model, runtime)
+    streamed = open_stream(model, runtime or "onnxruntime")
     rule.watched(streamed.labels)
     listener = Listener(streamed, rule, options.gate_of(gate))
     if as_json:
