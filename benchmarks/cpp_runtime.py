@@ -5,13 +5,13 @@
 MODEL is what `edgetk export` takes; name=FILE.onnx gives an exported file a name. Counts are differences of two runs of one
 program on inputs of different length, so that start-up is in none of them:
 
-front_end     edgetk_check log_mel on 50 and 98 frames: log-mel of one hop, and its comparison with the file
-step          edgetk_check steps on 32 and 64 steps: one step of the model, its comparison included
 hop           edgetk_listen on 1 s and 2 s of speech: front end, step and detector of one hop
+front_end     edgetk_check log_mel on 50 and 98 frames: log-mel of one hop, and its comparison; once for all models
+rest          hop without front_end: the step of the model, and the detector (16 classes, window 50)
 
-callgrind counts what it emulates: AVX2, not AVX-512 or VNNI, so that steps take fewer instructions on processors that have
-those. Times: `edgetk_listen` hears 20 s of speech and prints its own percentiles; models take turns, medians over the rounds with
-the lowest and the highest.
+callgrind counts what it emulates: AVX2, not AVX-512 or VNNI, so that steps take fewer instructions on processors with
+those. Times: `edgetk_listen` hears 20 s of speech and prints its own percentiles; models take turns, medians over the rounds
+with the lowest and the highest.
 """
 
 from __future__ import annotations
@@ -32,24 +32,20 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from edgetk.core.contracts import Emitted
 from edgetk.export import cpp_project
 from edgetk.export.lower import lower
-from edgetk.export.to_onnx import EXPORTER
 from edgetk.targets import board, machine
 from edgetk.tasks.speech_commands import TASK
 from edgetk.toolkit.recipe import Recipe
 from edgetk.toolkit.runner import open_with_data
 
-MODELS = ("lmuformer", "lmuformer-compact", "lmuformer-s", "lmuformer-xs")
-FRAMES, STEPS, SECONDS, HOPS = (50, 98), (32, 64), (1, 2), 100
+MODELS = ("lmuformer", "lmuformer-compact", "lmuformer-s", "lmuformer-xs", "lmuformer-spiking-s")
+FRAMES, SECONDS, HOPS = (50, 98), (1, 2), 100
 HEARD_S = 20
-#: `edgetk_check steps` runs its stream twice
-TWICE = 2
 
 
-def export(model: str, folder: Path) -> tuple[Emitted, Mapping[str, bytes]]:
-    """The project of one model in `folder`, and its graph."""
+def export(model: str, folder: Path) -> tuple[str, int]:
+    """The project of one model in `folder`; precision and bytes of its graph."""
     host = board.load("host")
     bundle = open_with_data(Recipe("benchmark", model=model))
     (low,) = lower(bundle, host, ("stream",))
@@ -57,7 +53,7 @@ def export(model: str, folder: Path) -> tuple[Emitted, Mapping[str, bytes]]:
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
-    return next(e for e in EXPORTER((low,), bundle, host) if e.format == "onnx"), files
+    return low.precision, len(files["model/model.stream.onnx"])
 
 
 def build(project: Path, folder: Path) -> Path:
@@ -77,27 +73,25 @@ def instructions(*command: object) -> int:
     return int(found[1])
 
 
-def counts(programs: Path, project: Path, graph: Emitted, sounds: Mapping[int, Path], scratch: Path) -> dict[str, float]:
-    """Instructions of the parts of one hop."""
+def front_end(programs: Path, project: Path, scratch: Path) -> float:
+    """Instructions of one log-mel frame."""
     path, given = project / "model" / "model.stream.onnx", project / "testdata"
+    scratch.mkdir()
     (scratch / "bounds.json").write_bytes((given / "bounds.json").read_bytes())
-    features, frames = (np.load(given / f"{name}.npy") for name in ("features", "frames"))
-    steps, mels = [], []
-    for n in STEPS:
-        (scratch / "features.npy").write_bytes(cpp_project.npy(features[:n]))
-        (scratch / "scores.npy").write_bytes(cpp_project.npy(cpp_project.scores(graph, features[:n])))
-        steps.append(instructions(programs / "edgetk_check", "steps", path, scratch))
-    samples = read_wav(given / "clip.wav")
+    frames, samples = np.load(given / "frames.npy"), read_wav(given / "clip.wav")
+    found = []
     for n in FRAMES:
         (scratch / "frames.npy").write_bytes(cpp_project.npy(frames[:n]))
         (scratch / "clip.wav").write_bytes(cpp_project.wav(samples[: 400 + 160 * (n - 1)]))
-        mels.append(instructions(programs / "edgetk_check", "log_mel", path, scratch))
-    heard = [instructions(programs / "edgetk_listen", "--model", path, sounds[s]) for s in SECONDS]
-    return {
-        "front_end": (mels[1] - mels[0]) / (FRAMES[1] - FRAMES[0]),
-        "step": (steps[1] - steps[0]) / (STEPS[1] - STEPS[0]) / TWICE,
-        "hop": (heard[1] - heard[0]) / ((SECONDS[1] - SECONDS[0]) * HOPS),
-    }
+        found.append(instructions(programs / "edgetk_check", "log_mel", path, scratch))
+    return (found[1] - found[0]) / (FRAMES[1] - FRAMES[0])
+
+
+def hop(programs: Path, project: Path, sounds: Mapping[int, Path]) -> float:
+    """Instructions of one hop of edgetk_listen."""
+    path = project / "model" / "model.stream.onnx"
+    found = [instructions(programs / "edgetk_listen", "--model", path, sounds[seconds]) for seconds in SECONDS]
+    return (found[1] - found[0]) / ((SECONDS[1] - SECONDS[0]) * HOPS)
 
 
 def read_wav(path: Path) -> np.ndarray:
@@ -140,15 +134,15 @@ def main() -> None:
             sounds[seconds] = root / f"{seconds}.wav"
             sounds[seconds].write_bytes(speech(seconds))
         rows: dict[str, dict[str, Any]] = {}
-        programs = None
+        programs, mel = None, 0.0
         for name, model in named.items():
-            graph, files = export(model, root / name)
-            programs = programs or build(root / name, root / "build")
-            scratch = root / f"{name}-scratch"
-            scratch.mkdir()
-            found = counts(programs, root / name, graph, sounds, scratch)
-            size = len(files["model/model.stream.onnx"])
-            rows[name] = {"precision": graph.lowered.precision, "size_bytes": size, "instructions": found}
+            precision, size = export(model, root / name)
+            if programs is None:
+                programs = build(root / name, root / "build")
+                mel = front_end(programs, root / name, root / "scratch")
+            whole = hop(programs, root / name, sounds)
+            found = {"hop": whole, "front_end": mel, "rest": whole - mel}
+            rows[name] = {"precision": precision, "size_bytes": size, "instructions": found}
             print(f"{name:24}", *(f"{part} {value:12,.0f}" for part, value in found.items()), flush=True)
         assert programs is not None
         heard: dict[str, list[dict[str, Any]]] = {name: [] for name in named}

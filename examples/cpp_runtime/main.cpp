@@ -46,12 +46,15 @@ Arguments read_arguments(int count, char** values) {
       const std::string text = value();
       char* end = nullptr;
       const double parsed = std::strtod(text.c_str(), &end);
-      if (text.empty() || *end) throw edgetk::Error("edgetk_listen: " + name + " must be a number, got \"" + text + "\"; correct it");
+      if (text.empty() || *end)
+        throw edgetk::Error("edgetk_listen: " + name + " must be a number, got \"" + text + "\"; correct it");
       return parsed;
     };
     const auto whole = [&]() {
       const double parsed = number();
-      if (parsed != std::floor(parsed) || std::fabs(parsed) > 1e6) throw edgetk::Error("edgetk_listen: " + name + " must be a whole number of steps, got " + std::to_string(parsed) + "; correct it");
+      if (parsed != std::floor(parsed) || std::fabs(parsed) > 1e6)
+        throw edgetk::Error("edgetk_listen: " + name + " must be a whole number of steps, got " + std::to_string(parsed) +
+                            "; correct it");
       return static_cast<int>(parsed);
     };
     if (name == "--help" || name == "-h") {
@@ -81,7 +84,8 @@ Arguments read_arguments(int count, char** values) {
       throw edgetk::Error("edgetk_listen: must know its options, got " + name + "; see --help");
     }
   }
-  if (found.source.empty()) throw edgetk::Error("edgetk_listen: must have a WAV file or -, got nothing to listen to; see --help");
+  if (found.source.empty())
+    throw edgetk::Error("edgetk_listen: must have a WAV file or -, got nothing to listen to; see --help");
   return found;
 }
 
@@ -108,7 +112,9 @@ int run(int count, char** values) {
   const Arguments arguments = read_arguments(count, values);
   const edgetk::Model model = edgetk::Model::load(arguments.model, arguments.options);
   const edgetk::Description& d = model.description();
-  if (!d.log_mel) throw edgetk::Error("edgetk_listen: the model must hear sound, got one without the front end kaldi-log-mel; use its stream's step()");
+  if (!d.log_mel)
+    throw edgetk::Error(
+        "edgetk_listen: the model must hear sound, got one without the front end kaldi-log-mel; use its stream's step()");
   const std::size_t hop = static_cast<std::size_t>(d.log_mel->hop_samples);
   std::vector<float> samples;
   if (arguments.source != "-") samples = edgetk::read_wav(arguments.source, d.log_mel->sample_rate);

@@ -24,11 +24,15 @@ inline Array read_npy(const std::string& path) {
   const auto fail = [&](const std::string& got) -> edgetk::Error {
     return edgetk::Error(path + ": must be a C-ordered float32 array of numpy, got " + got + "; write it again");
   };
-  if (bytes.size() < 10 || bytes.compare(0, 6, "\x93NUMPY") != 0 || bytes[6] != 1) throw fail(bytes.empty() ? "no such file" : "another file");
-  const std::size_t head = static_cast<unsigned char>(bytes[8]) + 256u * static_cast<unsigned char>(bytes[9]), start = 10 + head;
+  if (bytes.size() < 10 || bytes.compare(0, 6, "\x93NUMPY") != 0 || bytes[6] != 1)
+    throw fail(bytes.empty() ? "no such file" : "another file");
+  const std::size_t head = static_cast<unsigned char>(bytes[8]) + 256u * static_cast<unsigned char>(bytes[9]),
+                    start = 10 + head;
   const std::string text = bytes.substr(10, head);
   const auto open = text.find('('), close = text.find(')');
-  if (text.find("'<f4'") == std::string::npos || text.find("'fortran_order': False") == std::string::npos || close == std::string::npos) throw fail(text);
+  if (text.find("'<f4'") == std::string::npos || text.find("'fortran_order': False") == std::string::npos ||
+      close == std::string::npos)
+    throw fail(text);
   Array array;
   std::size_t count = 1;
   for (std::size_t at = open + 1; at < close;) {

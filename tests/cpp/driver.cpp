@@ -76,7 +76,8 @@ void two(const Words& words) {
 /// detect MODEL ROWS.npy WINDOW THRESHOLD HOLD REFRACTORY [WORD...]
 void detect(const Words& words) {
   const auto model = edgetk::Model::load(words[0]);
-  edgetk::Rule rule{std::stoi(words[2]), std::stod(words[3]), std::stoi(words[4]), std::stoi(words[5]), {words.begin() + 6, words.end()}};
+  edgetk::Rule rule{
+      std::stoi(words[2]), std::stod(words[3]), std::stoi(words[4]), std::stoi(words[5]), {words.begin() + 6, words.end()}};
   edgetk::Detector detector(model.description(), rule);
   const Array rows = read_npy(words[1]);
   edgetk::Detection found;
@@ -136,9 +137,10 @@ void metadata(const Words& words) {
   const auto lookup = [&](const std::string& key) -> std::optional<std::string> {
     return texts.count(key) ? std::optional<std::string>(texts[key]) : std::nullopt;
   };
-  const auto d = edgetk::Description::read("m.onnx", lookup, {{"x", {1, 1, 3}}, {"state_a", {1, 2}}}, {{"y", {1, 1, 2}}, {"state_a_out", {1, 2}}});
-  std::printf("%s|%s|%s|%zu|%g|%g|%zu", d.name.c_str(), d.quantization.c_str(), d.front_end.c_str(), d.states.size(), d.period_s, d.lookahead_s,
-              d.lookahead_steps());
+  const auto d = edgetk::Description::read("m.onnx", lookup, {{"x", {1, 1, 3}}, {"state_a", {1, 2}}},
+                                           {{"y", {1, 1, 2}}, {"state_a_out", {1, 2}}});
+  std::printf("%s|%s|%s|%zu|%g|%g|%zu", d.name.c_str(), d.quantization.c_str(), d.front_end.c_str(), d.states.size(),
+              d.period_s, d.lookahead_s, d.lookahead_steps());
   for (std::size_t i = 0; i < 2; ++i) std::printf("|%s", d.label(i).c_str());
   for (const float v : d.states[0].init) std::printf("|%g", static_cast<double>(v));
   std::puts("");
@@ -201,7 +203,8 @@ void json(const Words& words) {
 
 int main(int count, char** values) {
   const std::map<std::string, std::function<void(const Words&)>> tasks = {
-      {"frames", frames}, {"steps", steps}, {"two", two}, {"detect", detect}, {"allocations", allocations}, {"metadata", metadata}, {"misuse", misuse}, {"json", json}};
+      {"frames", frames},           {"steps", steps},       {"two", two},       {"detect", detect},
+      {"allocations", allocations}, {"metadata", metadata}, {"misuse", misuse}, {"json", json}};
   try {
     tasks.at(values[1])(Words(values + 2, values + count));
   } catch (const edgetk::Error& error) {

@@ -36,7 +36,8 @@ class Comparison {
   }
 
   void row(const float* values) {
-    if (row_ >= expected_.rows()) throw edgetk::Error(name_ + ": must have " + std::to_string(expected_.rows()) + " rows, got more");
+    if (row_ >= expected_.rows())
+      throw edgetk::Error(name_ + ": must have " + std::to_string(expected_.rows()) + " rows, got more");
     for (std::size_t i = 0; i < expected_.columns(); ++i) {
       const double difference = std::fabs(static_cast<double>(values[i]) - static_cast<double>(expected_.row(row_)[i]));
       if (!std::isfinite(difference)) {  // a NaN would compare as small
@@ -51,8 +52,8 @@ class Comparison {
   /// Print the result; true where all rows came and all were equal within the bound.
   bool done() const {
     const bool good = largest_ <= allowed_ && row_ == expected_.rows();
-    std::printf("%s: %zu of %zu rows, largest difference %.3g, allowed %.3g: %s\n", name_.c_str(), row_, expected_.rows(), largest_,
-                allowed_, good ? "equal" : "NOT EQUAL");
+    std::printf("%s: %zu of %zu rows, largest difference %.3g, allowed %.3g: %s\n", name_.c_str(), row_, expected_.rows(),
+                largest_, allowed_, good ? "equal" : "NOT EQUAL");
     return good;
   }
 

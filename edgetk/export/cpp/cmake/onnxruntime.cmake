@@ -64,10 +64,15 @@ function(edgetk_python_library out)
   endif()
   find_package(Python3 COMPONENTS Interpreter QUIET)
   if(Python3_FOUND)
-    execute_process(
-      COMMAND "${Python3_EXECUTABLE}" -c
-              "import glob, importlib.util as u; s = u.find_spec('onnxruntime'); print((sorted(glob.glob(s.submodule_search_locations[0] + '/capi/libonnxruntime.so.*') + glob.glob(s.submodule_search_locations[0] + '/capi/libonnxruntime.*.dylib')) or [''])[-1] if s else '')"
-      OUTPUT_VARIABLE library OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+    # found without importing it, which would take a second
+    set(code "import glob, importlib.util"
+             "spec = importlib.util.find_spec('onnxruntime')"
+             "folder = spec.submodule_search_locations[0] + '/capi/' if spec else ''"
+             "found = [f for end in ('so.*', '*.dylib') for f in glob.glob(folder + 'libonnxruntime.' + end) if spec]"
+             "print(max(found, default=''))")
+    list(JOIN code "\n" code)
+    execute_process(COMMAND "${Python3_EXECUTABLE}" -c "${code}" OUTPUT_VARIABLE library
+                    OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
     set(${out} "${library}" PARENT_SCOPE)
   endif()
 endfunction()
@@ -84,7 +89,8 @@ function(edgetk_find_onnxruntime)
     find_library(edgetk_ort_linked NAMES onnxruntime libonnxruntime.so.1 PATHS "${ONNXRUNTIME_ROOT}"
                  PATH_SUFFIXES lib lib64 . NO_DEFAULT_PATH NO_CACHE NO_CMAKE_FIND_ROOT_PATH)
     if(NOT edgetk_ort_linked)
-      message(FATAL_ERROR "ONNXRUNTIME_ROOT: must hold lib/libonnxruntime.so, got ${ONNXRUNTIME_ROOT} without it; correct the path")
+      message(FATAL_ERROR "ONNXRUNTIME_ROOT: must hold lib/libonnxruntime.so, got ${ONNXRUNTIME_ROOT} without it; "
+                          "correct the path")
     endif()
     edgetk_use_headers("${ONNXRUNTIME_ROOT}/include")
     target_link_libraries(edgetk_onnxruntime INTERFACE "${edgetk_ort_linked}")
@@ -100,7 +106,8 @@ function(edgetk_find_onnxruntime)
   if(library)
     edgetk_use_loaded("${library}" "the Python package")
   else()
-    message(STATUS "ONNX Runtime: not found; name its library with the environment variable EDGETK_ORT_LIBRARY when the program runs")
+    message(STATUS "ONNX Runtime: not found; name its library with the environment variable EDGETK_ORT_LIBRARY "
+                   "when the program runs")
   endif()
 endfunction()
 

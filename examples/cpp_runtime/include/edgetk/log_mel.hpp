@@ -79,7 +79,8 @@ class LogMel {
         frame_(static_cast<std::size_t>(c_.n_mels)) {
     constexpr double pi = 3.14159265358979323846;
     for (std::size_t i = 0; i < window_.size(); ++i) {
-      window_[i] = static_cast<float>(0.5 - 0.5 * std::cos(2 * pi * static_cast<double>(i) / static_cast<double>(window_.size() - 1)));
+      window_[i] =
+          static_cast<float>(0.5 - 0.5 * std::cos(2 * pi * static_cast<double>(i) / static_cast<double>(window_.size() - 1)));
     }
     make_bands();
   }

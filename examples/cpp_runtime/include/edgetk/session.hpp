@@ -30,7 +30,9 @@ class Session {
     const std::string who = "model " + path;
     std::ifstream file(path, std::ios::binary);
     const std::string content{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-    if (content.empty()) throw Error(who + ": must be a readable ONNX file, got " + (file.is_open() ? "nothing in it" : "no such file") + "; check the path");
+    if (content.empty())
+      throw Error(who + ": must be a readable ONNX file, got " + (file.is_open() ? "nothing in it" : "no such file") +
+                  "; check the path");
 
     OrtEnv* env = nullptr;
     ort.check(ort->CreateEnv(ORT_LOGGING_LEVEL_ERROR, "edgetk", &env));
@@ -49,7 +51,8 @@ class Session {
                 operators + ": must be edgetk's operator library for this machine", "run: make native");
     }
     OrtSession* session = nullptr;
-    ort.check(ort->CreateSessionFromArray(env, content.data(), content.size(), raw, &session), who + ": must be a model that ONNX Runtime " + ort.version() + " loads",
+    ort.check(ort->CreateSessionFromArray(env, content.data(), content.size(), raw, &session),
+              who + ": must be a model that ONNX Runtime " + ort.version() + " loads",
               "export it again, or update the runtime");
     session_ = ort.own(session, &OrtApi::ReleaseSession);
     describe(path);
@@ -68,8 +71,8 @@ class Session {
     std::vector<std::int64_t> fixed = shape;
     for (auto& d : fixed) d = d < 0 ? 1 : d;
     OrtValue* value = nullptr;
-    ort.check(ort->CreateTensorWithDataAsOrtValue(info, memory.data(), memory.size() * sizeof(float), fixed.data(), fixed.size(),
-                                                  ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, &value));
+    ort.check(ort->CreateTensorWithDataAsOrtValue(info, memory.data(), memory.size() * sizeof(float), fixed.data(),
+                                                  fixed.size(), ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, &value));
     return ort.own(value, &OrtApi::ReleaseValue);
   }
 
@@ -96,7 +99,8 @@ class Session {
       for (std::size_t i = 0; i < counts[side]; ++i) {
         char* name = nullptr;
         OrtTypeInfo* type = nullptr;
-        ort.check(side ? ort->SessionGetOutputName(get(), i, allocator, &name) : ort->SessionGetInputName(get(), i, allocator, &name));
+        ort.check(side ? ort->SessionGetOutputName(get(), i, allocator, &name)
+                       : ort->SessionGetInputName(get(), i, allocator, &name));
         Tensor tensor{text(name), {}};
         ort.check(side ? ort->SessionGetOutputTypeInfo(get(), i, &type) : ort->SessionGetInputTypeInfo(get(), i, &type));
         const auto held = ort.own(type, &OrtApi::ReleaseTypeInfo);
@@ -105,7 +109,8 @@ class Session {
         ONNXTensorElementDataType element = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
         if (info) ort.check(ort->GetTensorElementType(info, &element));
         if (element != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT) {
-          throw Error("model " + path + ": " + tensor.name + " must be a float32 tensor, got another type; export it with float32 inputs and outputs");
+          throw Error("model " + path + ": " + tensor.name +
+                      " must be a float32 tensor, got another type; export it with float32 inputs and outputs");
         }
         std::size_t rank = 0;
         ort.check(ort->GetDimensionsCount(info, &rank));
@@ -142,8 +147,10 @@ class OrtEngine : public Engine {
       OrtIoBinding* binding = nullptr;
       ort.check(ort->CreateIoBinding(session_->get(), &binding));
       bindings_[turn] = ort.own(binding, &OrtApi::ReleaseIoBinding);
-      for (std::size_t i = 0; i < in_.size(); ++i) ort.check(ort->BindInput(binding, d.inputs[i].name.c_str(), in_[i].value.get()));
-      for (std::size_t i = 0; i < out_.size(); ++i) ort.check(ort->BindOutput(binding, d.outputs[i].name.c_str(), out_[i].value.get()));
+      for (std::size_t i = 0; i < in_.size(); ++i)
+        ort.check(ort->BindInput(binding, d.inputs[i].name.c_str(), in_[i].value.get()));
+      for (std::size_t i = 0; i < out_.size(); ++i)
+        ort.check(ort->BindOutput(binding, d.outputs[i].name.c_str(), out_[i].value.get()));
       for (std::size_t i = 0; i < d.states.size(); ++i) {
         ort.check(ort->BindInput(binding, d.states[i].tensor.name.c_str(), states_[turn][i].value.get()));
         ort.check(ort->BindOutput(binding, d.states[i].output.c_str(), states_[1 - turn][i].value.get()));

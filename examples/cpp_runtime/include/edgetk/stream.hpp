@@ -1,4 +1,5 @@
-/// Sound or features in, scores out, one step after another: the front end, the model's states and its look-ahead kept together.
+/// Sound or features in, scores out, one step after another: the front end, the model's states and its look-ahead kept
+/// together.
 #pragma once
 
 #include <algorithm>
@@ -43,7 +44,8 @@ class Stream {
       : engine_(std::move(engine)), d_(description), options_(options) {
     if (d_.states.empty()) throw Error(who() + "must have states, got none; export its stream form (model.stream.onnx)");
     if (d_.inputs.size() != 1 || d_.outputs.empty()) {
-      throw Error(who() + "must have one input besides its states, got " + std::to_string(d_.inputs.size()) + "; use its session directly");
+      throw Error(who() + "must have one input besides its states, got " + std::to_string(d_.inputs.size()) +
+                  "; use its session directly");
     }
     for (std::size_t i = 0; i < d_.states.size(); ++i) {
       if (d_.states[i].tensor.name.rfind("state_head_", 0) == 0) sums_.push_back(i);
@@ -55,8 +57,8 @@ class Stream {
     std::size_t rows = d_.lookahead_steps() + 1;
     if (d_.log_mel) {
       if (static_cast<std::size_t>(d_.log_mel->n_mels) != features()) {
-        throw Error(who() + "must take the " + std::to_string(d_.log_mel->n_mels) + " bands of its front end, got an input of " +
-                    std::to_string(features()) + " numbers; export it again");
+        throw Error(who() + "must take the " + std::to_string(d_.log_mel->n_mels) +
+                    " bands of its front end, got an input of " + std::to_string(features()) + " numbers; export it again");
       }
       log_mel_.emplace(*d_.log_mel);
       rows += std::max<std::size_t>(options_.longest_push / static_cast<std::size_t>(d_.log_mel->hop_samples) + 1,
@@ -132,7 +134,9 @@ class Stream {
 
   std::string who() const { return "stream of " + d_.name + ": the model "; }
 
-  void restart(std::size_t state) { std::copy(d_.states[state].init.begin(), d_.states[state].init.end(), engine_->state(state)); }
+  void restart(std::size_t state) {
+    std::copy(d_.states[state].init.begin(), d_.states[state].init.end(), engine_->state(state));
+  }
 
   void advance(const float* frame) {
     if (ended_) throw Error("stream of " + d_.name + ": must go on before its end, got more after flush(); call reset() first");

@@ -41,11 +41,13 @@ inline std::vector<float> read_wav(const std::string& path, int sample_rate) {
     } else if (std::memcmp(bytes.data() + at, "data", 4) == 0) {
       const bool pcm = format == 1 && bits == 16, floats = format == 3 && bits == 32;
       if (!pcm && !floats) {
-        throw Error(path + ": must hold 16-bit or float samples, got format " + std::to_string(format) + " with " + std::to_string(bits) + " bits; convert it");
+        throw Error(path + ": must hold 16-bit or float samples, got format " + std::to_string(format) + " with " +
+                    std::to_string(bits) + " bits; convert it");
       }
       if (channels != 1) throw Error(path + ": must be mono, got " + std::to_string(channels) + " channels; mix it down first");
       if (rate != static_cast<std::uint32_t>(sample_rate)) {
-        throw Error(path + ": must be sampled at " + std::to_string(sample_rate) + " Hz, got " + std::to_string(rate) + " Hz; resample it first");
+        throw Error(path + ": must be sampled at " + std::to_string(sample_rate) + " Hz, got " + std::to_string(rate) +
+                    " Hz; resample it first");
       }
       std::vector<float> samples(length / (bits / 8));
       for (std::size_t i = 0; i < samples.size(); ++i) {
@@ -53,7 +55,8 @@ inline std::vector<float> read_wav(const std::string& path, int sample_rate) {
           samples[i] = from_pcm16(bytes.data() + start + 2 * i);
         } else {
           std::memcpy(&samples[i], bytes.data() + start + 4 * i, 4);
-          if (!std::isfinite(samples[i])) throw Error(path + ": must hold finite samples, got NaN or infinity; export it again");
+          if (!std::isfinite(samples[i]))
+            throw Error(path + ": must hold finite samples, got NaN or infinity; export it again");
         }
       }
       if (samples.empty()) throw Error(path + ": must hold sound, got 0 samples; record it again");

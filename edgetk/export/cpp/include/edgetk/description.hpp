@@ -43,8 +43,8 @@ struct State {
 struct LogMelConstants {
   int sample_rate = 16000, window_samples = 400, hop_samples = 160, n_fft = 512, n_mels = 128;
   double low_hz = 20, high_hz = 8000, preemphasis = 0.97, log_floor = 1.1920929e-7, mean = 0, std_times_2 = 1;
-  int frames = 0;              ///< frames of a whole clip, padding included; 0: not told
-  double pad_normalised = 0;   ///< what such padding holds
+  int frames = 0;             ///< frames of a whole clip, padding included; 0: not told
+  double pad_normalised = 0;  ///< what such padding holds
 };
 
 struct Description {
@@ -62,7 +62,9 @@ struct Description {
     return period_s > 0 ? static_cast<std::size_t>(std::lround(lookahead_s / period_s)) : 0;
   }
   /// The name of a class.
-  std::string label(std::size_t index) const { return index < labels.size() ? labels[index] : "class " + std::to_string(index); }
+  std::string label(std::size_t index) const {
+    return index < labels.size() ? labels[index] : "class " + std::to_string(index);
+  }
 
   /// Place of a state by name, or states.size().
   std::size_t state_index(const std::string& state_name) const {
@@ -72,7 +74,7 @@ struct Description {
   }
 
   /// `who` names the file in errors; `lookup(key)` gives the text of a metadata key, or nothing; `in` and `out` are the graph's
-  /// tensors in order. A graph without metadata is a stream where inputs state_… have outputs state_…_out, zero at the start.
+  /// tensors in order. A graph without metadata is a stream where inputs state_… have outputs state_…_out, zero at first.
   using Lookup = std::function<std::optional<std::string>(const std::string&)>;
   static Description read(const std::string& who, const Lookup& lookup, const std::vector<Tensor>& in,
                           const std::vector<Tensor>& out);
@@ -92,7 +94,8 @@ class MetadataReader {
     if (!found) return otherwise;
     char* end = nullptr;
     const double value = std::strtod(found->c_str(), &end);
-    if (end == found->c_str() || *end || !(value >= 0) || std::isinf(value)) fail(key, "must be a number from 0 on", "\"" + *found + "\"");
+    if (end == found->c_str() || *end || !(value >= 0) || std::isinf(value))
+      fail(key, "must be a number from 0 on", "\"" + *found + "\"");
     return value;
   }
 
@@ -140,14 +143,16 @@ inline LogMelConstants log_mel_constants(const MetadataReader& reader, const Jso
     const Json* found = said.find(key);
     const double value = found ? found->number : otherwise;
     if ((found && found->kind != Json::Kind::number) || !(value >= low && value <= high)) {
-      reader.fail("front_end", std::string("must have ") + key + " between " + std::to_string(low) + " and " + std::to_string(high),
+      reader.fail("front_end",
+                  std::string("must have ") + key + " between " + std::to_string(low) + " and " + std::to_string(high),
                   found && found->kind == Json::Kind::text ? found->text : std::to_string(value));
     }
     return value;
   };
   const auto known = [&](const char* key, const char* value) {
     const Json* found = said.find(key);
-    if (found && found->text != value) reader.fail("front_end", std::string("must have ") + key + " \"" + value + "\"", found->text);
+    if (found && found->text != value)
+      reader.fail("front_end", std::string("must have ") + key + " \"" + value + "\"", found->text);
   };
   known("mel_scale", "1127 ln(1 + f / 700)");
   known("remove_dc", "per frame, before pre-emphasis");
@@ -176,7 +181,8 @@ inline State state_of(const MetadataReader& reader, const Json& said) {
   try {
     state.tensor.name = said.at("name", Json::Kind::text).text;
     state.output = said.at("output", Json::Kind::text).text;
-    for (const Json& d : said.at("shape", Json::Kind::list).items) state.tensor.shape.push_back(static_cast<std::int64_t>(d.number));
+    for (const Json& d : said.at("shape", Json::Kind::list).items)
+      state.tensor.shape.push_back(static_cast<std::int64_t>(d.number));
     for (const Json& v : said.at("init", Json::Kind::list).items) state.init.push_back(static_cast<float>(v.number));
   } catch (const Error& error) {
     reader.fail("states", "must tell name, output, shape and init of each state", error.what());
@@ -247,9 +253,11 @@ inline Description Description::read(const std::string& who, const Lookup& looku
     d.front_end = kind ? kind->text : "unknown";
     if (d.front_end == "kaldi-log-mel") d.log_mel = detail::log_mel_constants(reader, *said);
   }
-  const std::size_t classes = d.outputs.empty() || d.outputs[0].shape.empty() ? 0 : static_cast<std::size_t>(d.outputs[0].shape.back());
+  const std::size_t classes =
+      d.outputs.empty() || d.outputs[0].shape.empty() ? 0 : static_cast<std::size_t>(d.outputs[0].shape.back());
   if (!d.labels.empty() && d.labels.size() != classes) {
-    reader.fail("labels", "must name every class", std::to_string(d.labels.size()) + " labels for " + std::to_string(classes) + " classes");
+    reader.fail("labels", "must name every class",
+                std::to_string(d.labels.size()) + " labels for " + std::to_string(classes) + " classes");
   }
   return d;
 }

@@ -19,10 +19,10 @@ namespace edgetk {
 
 /// Settings of a detector; the unit of time is one step.
 struct Rule {
-  int window = 50;               ///< rows whose scores are averaged
-  double threshold = 0.8;        ///< probability from which on a word counts
-  int hold = 1;                  ///< steps in a row that must count for the same word
-  int refractory = 100;          ///< fewest steps between two detections
+  int window = 50;                      ///< rows whose scores are averaged
+  double threshold = 0.8;               ///< probability from which on a word counts
+  int hold = 1;                         ///< steps in a row that must count for the same word
+  int refractory = 100;                 ///< fewest steps between two detections
   std::vector<std::string> words = {};  ///< the words to watch; empty for all labels
 };
 
@@ -37,7 +37,10 @@ struct Detection {
 class Detector {
  public:
   explicit Detector(const Description& description, const Rule& rule = {})
-      : rule_(rule), classes_(description.outputs.at(0).size()), period_s_(description.period_s), lookahead_s_(description.lookahead_s) {
+      : rule_(rule),
+        classes_(description.outputs.at(0).size()),
+        period_s_(description.period_s),
+        lookahead_s_(description.lookahead_s) {
     const auto refuse = [](const std::string& must, const std::string& got, const std::string& advice) {
       throw Error("detector: " + must + ", got " + got + "; " + advice);
     };
@@ -59,7 +62,8 @@ class Detector {
     for (const std::string& name : names) {
       watched_.push_back(rule_.words.empty() || std::find(rule_.words.begin(), rule_.words.end(), name) != rule_.words.end());
     }
-    if (description.log_mel) frame_s_ = static_cast<double>(description.log_mel->window_samples) / description.log_mel->sample_rate;
+    if (description.log_mel)
+      frame_s_ = static_cast<double>(description.log_mel->window_samples) / description.log_mel->sample_rate;
     ring_.resize(static_cast<std::size_t>(rule_.window) * classes_);
     probabilities_.resize(classes_);
     reset();
@@ -68,7 +72,8 @@ class Detector {
   /// The next row of scores. True where it brings a detection, which is then in `found`.
   bool push(const float* scores, Detection& found) {
     const std::int64_t step = rows_++, window = rule_.window;
-    std::copy(scores, scores + classes_, ring_.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(step % window) * classes_));
+    std::copy(scores, scores + classes_,
+              ring_.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(step % window) * classes_));
     if (rows_ < window) return false;
     std::fill(probabilities_.begin(), probabilities_.end(), 0.0);
     for (std::int64_t age = window - 1; age >= 0; --age) {

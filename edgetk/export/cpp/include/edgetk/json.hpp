@@ -1,4 +1,5 @@
-/// Reading JSON, as much as the metadata of a model needs. Values are plain members; a wrong type is an Error that names the key.
+/// Reading JSON, as much as the metadata of a model needs. Values are plain members; a wrong type is an Error that names the
+/// key.
 #pragma once
 
 #include <cstdlib>
@@ -63,10 +64,13 @@ class JsonReader {
   std::size_t at_ = 0;
 
   [[noreturn]] void fail(const std::string& wanted) const {
-    throw Error("JSON must have " + wanted + " at character " + std::to_string(at_) + ", got \"" + source_.substr(at_, 12) + "\"");
+    throw Error("JSON must have " + wanted + " at character " + std::to_string(at_) + ", got \"" + source_.substr(at_, 12) +
+                "\"");
   }
   void skip() {
-    while (at_ < source_.size() && (source_[at_] == ' ' || source_[at_] == '\n' || source_[at_] == '\t' || source_[at_] == '\r')) ++at_;
+    while (at_ < source_.size() &&
+           (source_[at_] == ' ' || source_[at_] == '\n' || source_[at_] == '\t' || source_[at_] == '\r'))
+      ++at_;
   }
   bool take(char c) {
     skip();

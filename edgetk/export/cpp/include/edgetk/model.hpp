@@ -30,12 +30,12 @@ class Model {
   std::vector<float> run(const std::vector<float>& input) const {
     const Description& d = description();
     if (!d.states.empty() || d.inputs.size() != 1) {
-      throw Error("model " + d.name + ": must be one input without states to be run at once, got " + std::to_string(d.inputs.size()) +
-                  " and " + std::to_string(d.states.size()) + " states; use stream()");
+      throw Error("model " + d.name + ": must be one input without states to be run at once, got " +
+                  std::to_string(d.inputs.size()) + " and " + std::to_string(d.states.size()) + " states; use stream()");
     }
     if (input.size() != d.inputs[0].size()) {
-      throw Error("model " + d.name + ": must be given " + std::to_string(d.inputs[0].size()) + " numbers, got " + std::to_string(input.size()) +
-                  "; give one whole input");
+      throw Error("model " + d.name + ": must be given " + std::to_string(d.inputs[0].size()) + " numbers, got " +
+                  std::to_string(input.size()) + "; give one whole input");
     }
     OrtEngine engine(session_);
     std::copy(input.begin(), input.end(), engine.input());

@@ -95,7 +95,8 @@ struct OrtApi {
   Slot from_101[10];
   OrtStatus* (*SessionGetModelMetadata)(const OrtSession*, OrtModelMetadata** out);  // 111
   Slot from_112[4];
-  OrtStatus* (*ModelMetadataLookupCustomMetadataMap)(const OrtModelMetadata*, OrtAllocator*, const char* key, char** out);  // 116
+  OrtStatus* (*ModelMetadataLookupCustomMetadataMap)(const OrtModelMetadata*, OrtAllocator*, const char* key,
+                                                     char** out);  // 116
   Slot from_117;
   void (*ReleaseModelMetadata)(OrtModelMetadata*);  // 118
   Slot from_119[14];

@@ -34,7 +34,9 @@ class Runtime {
     for (const char* name : {"libonnxruntime.so.1", "libonnxruntime.so", "libonnxruntime.dylib"}) {
       if (auto runtime = tried(name)) return runtime;
     }
-    throw Error("ONNX Runtime: must be installed, got no library that loads; name it with EDGETK_ORT_LIBRARY=/path/to/libonnxruntime.so.1");
+    throw Error(
+        "ONNX Runtime: must be installed, got no library that loads; name it with "
+        "EDGETK_ORT_LIBRARY=/path/to/libonnxruntime.so.1");
 #endif
   }
 
@@ -77,7 +79,8 @@ class Runtime {
   static std::shared_ptr<const Runtime> opened(const std::string& library) {
     if (auto runtime = tried(library)) return runtime;
     const char* reason = dlerror();
-    throw Error("ONNX Runtime: " + library + " must be its library, got: " + (reason ? reason : "no reason") + "; correct the path");
+    throw Error("ONNX Runtime: " + library + " must be its library, got: " + (reason ? reason : "no reason") +
+                "; correct the path");
   }
 };
 
