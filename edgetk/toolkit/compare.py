@@ -12,6 +12,9 @@ from edgetk.core.errors import InputError
 from edgetk.core.figures import Measured, Predicted, Validation, validate
 from edgetk.toolkit.result import figure_from_json
 
+#: of keys that are names of files
+_SUFFIXES = (".onnx", ".engine", ".plan", ".c")
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -90,4 +93,4 @@ def _walk(data: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield name, figure_from_json(data)
         return
     for key, value in data.items():
-        yield from _walk(value, name if name or not isinstance(value, (dict, list)) else Path(key).name)
+        yield from _walk(value, Path(key).name if Path(key).suffix in _SUFFIXES else name)
