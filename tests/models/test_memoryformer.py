@@ -165,18 +165,28 @@ def test_gradients_reach_every_parameter() -> None:
         assert all(p.grad is not None and bool((p.grad != 0).any()) for p in net.parameters())
 
 
+def entropy(x: Tensor) -> float:
+    """Of how often the rows of tables of 256 are named by tokens x (N, C): 1 is even."""
+    index, _ = MemoryLayer(x.shape[1], 1, 8).rows(x)
+    counts = torch.stack([index[:, k].bincount(minlength=256) for k in range(index.shape[1])]).double()
+    share = counts / counts.sum(1, keepdim=True)
+    return float(torch.special.entr(share).sum(1).mean() / torch.tensor(256.0).log())
+
+
 def test_norms_fill_the_buckets() -> None:
     """With norms the rows of a table are used evenly; without them the mean of the coordinates leaves most of them alone."""
-
-    def entropy(x: Tensor) -> float:
-        index, _ = MemoryLayer(64, 1, 8).rows(x)
-        counts = torch.stack([index[:, k].bincount(minlength=256) for k in range(8)]).double()
-        share = counts / counts.sum(1, keepdim=True)
-        return float(torch.special.entr(share).sum(1).mean() / torch.tensor(256.0).log())
-
     x = torch.randn(20_000, 64, generator=torch.Generator().manual_seed(0)) + 1.0
     assert entropy(nn.LayerNorm(64)(x).detach()) > 0.9
     assert entropy(x) < 0.75
+
+
+def test_norms_spread_real_features_too_though_neighbouring_bands_are_alike() -> None:
+    from edgetk.tasks.speech_commands import TASK
+
+    frames = TASK.open(None).calibration(64).flatten(0, 1)
+    raw, normed = entropy(frames), entropy(nn.functional.layer_norm(frames, (128,)))
+    assert normed > raw + 0.1
+    assert (raw, normed) == pytest.approx((0.31, 0.50), abs=0.03)  # far below the 0.9 of uncorrelated coordinates
 
 
 # --- variants
