@@ -10,6 +10,7 @@ that in the run's report. Needs gcc-arm-none-eabi, libnewlib-arm-none-eabi and q
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from edgetk.export.to_c import sources
 from edgetk.tasks.speech.front_end import FRONT_END
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "c"))
-from c_boards import BOARDS, board_build, board_run, front_end_run, object_sections
+from emulated import BOARDS, board_build, board_run, front_end_run, object_sections
 
 STEPS = 128
 
@@ -53,6 +54,7 @@ def measured(graph: Path, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         "macs": program.macs,
         "macs_by_type": program.plan.macs,
+        "graph_sha256": hashlib.sha256(graph.read_bytes()).hexdigest(),
         "predicted_bytes": {
             "constants": program.constant_bytes, "state": program.state_bytes, "arena": program.arena_bytes,
         },

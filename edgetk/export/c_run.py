@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgetk.core.errors import InputError, MissingExtra, PostconditionError
+from edgetk.core.errors import InputError, PostconditionError, PreconditionError
 
 _DTYPES = {"float": np.float32, "uint8_t": np.uint8}
 
@@ -21,7 +21,7 @@ _DTYPES = {"float": np.float32, "uint8_t": np.uint8}
 def build(folder: Path, out: Path | None = None, cc: str | None = None) -> Path:
     """The shared library of the generated C in `folder`, compiled there or into `out` with `cc` (the system's compiler).
 
-    Raises InputError (no generated C there), MissingExtra (no make or compiler), PostconditionError (it does not compile).
+    Raises InputError (no generated C there), PreconditionError (no make), PostconditionError (it does not compile).
     """
     folder, out = Path(folder), Path(out or folder)
     if not (folder / "Makefile").is_file():
@@ -31,7 +31,7 @@ def build(folder: Path, out: Path | None = None, cc: str | None = None) -> Path:
     try:
         made = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
-        raise MissingExtra("c_run", "make (a build tool of the system)", "c") from error
+        raise PreconditionError("c_run: make must be installed, got no such program; install gcc and make") from error
     if made.returncode:
         reason = [*(made.stderr.strip() or made.stdout.strip()).splitlines(), "no text"][0]
         raise PostconditionError(

@@ -66,6 +66,7 @@ def project(low: Lowered, bundle: Bundle) -> dict[str, bytes]:
     from edgetk.export.c import front
     from edgetk.export.c.names import identifier
     from edgetk.export.c.plan import plan
+    from edgetk.export.c.program import Program
 
     program = Program(identifier(bundle.name), plan(low.graph, low.signature))
     constants = front_end(bundle)

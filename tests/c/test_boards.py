@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from c_boards import BOARDS, board_build, board_run, object_sections
 from c_graphs import BOARD, MODEL, build, clips, needs, needs_cc, program, write
+from emulated import BOARDS, board_build, board_run, object_sections
 
 from edgetk.export.to_c import stream
 
@@ -80,6 +80,6 @@ def test_aarch64_computes_the_same_bits_with_dot_products(folder: Path, host: np
 
 
 def _names() -> list[str]:
-    from c_boards import defines
+    from emulated import defines
 
     return defines(program(onnx.load(MODEL)))

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from c_boards import front_end_run
 from c_graphs import needs, needs_cc
+from emulated import front_end_run
 
 from edgetk.core import registry
 from edgetk.core.errors import PreconditionError
