@@ -87,7 +87,7 @@ def _walk(data: Any, name: str) -> Iterator[tuple[str, Any]]:
     own = next((data[key] for key in ("artifact", "file", "path", "model") if isinstance(data.get(key), str)), "")
     form = data.get("form") if isinstance(data.get("form"), str) else ""
     name = Path(own).name if own else name
-    if form and not own and "/" not in name:
+    if form and not own and Path(name).suffix not in _SUFFIXES:
         name = f"{name}/{form}"
     if data.get("kind") in ("predicted", "measured") and "metric" in data:
         yield name, figure_from_json(data)

@@ -76,6 +76,9 @@ def test_inspections_are_paired_by_model_and_form(tmp_path: Path) -> None:
     guess = write(tmp_path, "inspect.json", {"model": "ds-cnn", "forms": forms})
     seen = write(tmp_path, "seen.json", {"model": "ds-cnn", "forms": [{"form": "stream", "figure": measured(2.0)}]})
     assert [(p.artifact, p.error) for p in compare(guess, seen)] == [("ds-cnn/stream", -0.5)]
+    guess = write(tmp_path, "file.json", {"model": "runs/x.onnx", "forms": forms[:1]})
+    seen = write(tmp_path, "bench.json", {"rows": [{"artifact": "x.onnx", "figures": [measured(4.0)]}]})
+    assert [(p.artifact, p.error) for p in compare(guess, seen)] == [("x.onnx", -0.75)]
 
 
 def test_predictions_for_two_devices_need_a_choice(tmp_path: Path) -> None:
