@@ -56,7 +56,7 @@ def _lower_form(bundle: Bundle, form: Form, target: Target) -> Lowered:
     from edgetk.export import clean, functions, integers, neurons, opset
     from edgetk.models.layers import operators
 
-    signature = _static(form.signature) if form.name == "stream" else form.signature
+    signature = static(form.signature) if form.name == "stream" else form.signature
     with _evaluating(bundle.module):
         example = _example(signature)
         _verify(bundle.name, form, signature, example)
@@ -159,7 +159,7 @@ def _evaluating(module: torch.nn.Module) -> Iterator[None]:
             layer.training = True
 
 
-def _static(signature: Signature) -> Signature:
+def static(signature: Signature) -> Signature:
     """The same with every symbolic dimension 1: a step is one frame of one stream."""
 
     def fixed(spec: TensorSpec) -> TensorSpec:
@@ -233,4 +233,4 @@ def _graph_reference(body: onnx.ModelProto) -> Callable[..., tuple[np.ndarray, .
     return run
 
 
-__all__ = ["NATIVE_OPSET", "lower"]
+__all__ = ["NATIVE_OPSET", "lower", "static"]

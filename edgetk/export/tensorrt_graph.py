@@ -10,10 +10,11 @@ import numpy as np
 
 from edgetk.core.contracts import Lowered
 from edgetk.core.errors import PreconditionError
-from edgetk.core.signature import Signature, TensorSpec
+from edgetk.core.signature import Signature
 from edgetk.core.target import Stack
 from edgetk.export import graph as graphs
 from edgetk.export import opset, tensorrt_qdq
+from edgetk.export.lower import static
 from edgetk.export.tensorrt_versions import Version, operators, version_of
 
 if TYPE_CHECKING:
@@ -26,21 +27,14 @@ def batch_of_one(signature: Signature, name: str) -> Signature:
     Raises PreconditionError where another dimension is symbolic.
     """
 
-    def fixed(spec: TensorSpec) -> TensorSpec:
-        for axis, size in enumerate(spec.shape):
-            if axis and isinstance(size, str):
+    for spec in (*signature.inputs, *signature.outputs, *(state.spec for state in signature.state)):
+        for size in spec.shape[1:]:
+            if isinstance(size, str):
                 raise PreconditionError(
                     f"tensorrt: {name} must have fixed dimensions but for the batch, got {size!r} in {spec.name}; "
                     "fix it in the signature"
                 )
-        return replace(spec, shape=spec.concrete())
-
-    return replace(
-        signature,
-        inputs=tuple(fixed(s) for s in signature.inputs),
-        outputs=tuple(fixed(s) for s in signature.outputs),
-        state=tuple(replace(s, spec=fixed(s.spec)) for s in signature.state),
-    )
+    return static(signature)
 
 
 def fit(lowered: Lowered, stack: Stack, name: str) -> Lowered:
