@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 from edgetk.core.bundle import Bundle
 from edgetk.core.contracts import PassResult
-from edgetk.core.errors import PreconditionError, RecipeError
+from edgetk.core.errors import PreconditionError, RecipeError, closest
 
 VARIANTS = ("a", "b")
 
@@ -19,10 +19,13 @@ class Refactorize:
 
     Source: DSFormer's straight-through factorizer, arXiv:2312.13211, in two readings: "a" trains the dictionary and a shadow of
     all coefficients, "b" a shadow of the dense matrix. Sizes stay as they are. The epoch with most correct validation answers
-    is kept. Comes right after factorize and before quantize.
+    is kept. Comes right after factorize and before quantize; with the settings `factorize` it does that one's work first, so
+    that only the trained result is judged.
     """
 
     variant: str = "a"
+    #: settings of factorize (its method is dense-sparse), such as {"budget": {"ratio": 2.8}}; empty: it was done before
+    factorize: Mapping[str, Any] = field(default_factory=dict)
     epochs: int = 3
     batch: int = 32
     #: highest learning rate; half a cosine brings it to zero. Shadow coefficients move five times as fast
@@ -47,6 +50,7 @@ class Refactorize:
 
     def __post_init__(self) -> None:
         self._schedule()
+        self._first()
         if self.variant not in VARIANTS:
             raise RecipeError(f"refactorize: variant must be a or b, got {self.variant!r}; correct the recipe")
         if not 0.0 <= self.freeze <= 1.0 or not self.decay >= 0.0:
@@ -68,6 +72,26 @@ class Refactorize:
             weight_decay=self.weight_decay, decoupled=True, distill=self.distill, seed=self.seed,
         )  # fmt: skip
 
+    def _first(self) -> Any:
+        """The pass that comes first; None where it was done before."""
+        from edgetk.passes.factorize import Factorize
+
+        if not self.factorize:
+            return None
+        settings: dict[str, Any] = {"method": "dense-sparse", **self.factorize}
+        known = {f.name for f in fields(Factorize)}
+        for name in settings:
+            if name not in known:
+                raise RecipeError(
+                    f"refactorize: factorize must have settings of that pass, got {name!r}; {closest(name, known)}"
+                )
+        if settings["method"] != "dense-sparse":
+            raise RecipeError(
+                f"refactorize: the method of factorize must be dense-sparse, got {settings['method']!r}; leave it out"
+            )
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+        return Factorize(**plain)
+
     def check(self, bundle: Bundle) -> None:
         """There must be training data, float factors from factorize, and for "b" the dense matrices they came from."""
         from torch import nn
@@ -81,6 +105,9 @@ class Refactorize:
                 "refactorize: must come before quantize, got integer weights; change the order in the recipe"
             )
         require("refactorize", bundle, self.augment, self.distill)
+        first = self._first()
+        if first is not None and not groups_of(bundle.module):
+            first.check(bundle)
         if self.variant == "b":
             known = dict(bundle.original.named_modules()) if bundle.original is not None else {}
             for group in groups_of(bundle.module):
@@ -100,6 +127,11 @@ class Refactorize:
         from edgetk.tasks.training.tuning import tune
 
         body = bundle.module
+        first, about, structure = self._first(), {}, None
+        if first is not None and not groups_of(body):
+            made = first(bundle)
+            body, about, structure = made.body, {"factorize": dict(made.notes)}, made.structure
+            bundle = replace(bundle, body=body)
         groups = groups_of(body)
         if not groups:
             return PassResult(body, False, {"why": "there are no dense-sparse layers; factorize with that method first"})
@@ -113,10 +145,14 @@ class Refactorize:
         notes = tune(body, bundle, self._schedule(), self.augment, self.device, between)
         moved = stf.moved(before, stf.supports(body))
         stf.end(body, groups, shells)
-        return PassResult(body, True, {**notes, "variant": self.variant, "steps": steps, "support_moved": round(moved, 6)})
+        notes |= {"variant": self.variant, "steps": steps, "support_moved": round(moved, 6), **about}
+        return PassResult(body, True, notes, structure)
 
     def rebuild(self, body: Any, structure: Mapping[str, Any]) -> Any:
-        """Nothing changes but weights and indices."""
+        """The layers of factorize, where it was done here; else nothing changes but weights and indices."""
+        from edgetk.models.layers.dense_sparse import Group, install
+
+        install(body, [Group.from_json(group) for group in structure["groups"]])
         return body
 
 

@@ -171,6 +171,12 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in FOLDER.glob("*.toml")))
 
 
+def name_for(model: str | None) -> str:
+    """The recipe that goes with a zoo model where none is named: the one of its family's name and for that, else "default"."""
+    fitting = [name for name in names() if model is not None and (model == name or model.startswith(f"{name}-"))]
+    return next((name for name in sorted(fitting, key=len, reverse=True) if read(name).model == name), "default")
+
+
 def read(name_or_path: str | Path) -> Recipe:
     """The recipe of that name or file, checked but not yet resolved (`Recipe.resolved` loads the plug-ins).
 

@@ -189,6 +189,18 @@ def test_factors_are_trained_on_frozen_or_not() -> None:
     assert min(results.values()) >= 46  # of 48; an untrained one has a third
 
 
+def test_both_steps_as_one_pass() -> None:
+    bundle, first = block(), {"budget": {"ratio": 3.0}, "min_weights": 1024, "rounds": 3, "calibration": 48}
+    after = applied(Refactorize(factorize=first, epochs=1, batch=16, lr=3e-3, device="cpu"), bundle)
+    groups = groups_of(after.module)
+    assert [g.layers for g in groups] == [("query", "key"), ("down",)]
+    record = after.lineage[-1]
+    assert record.notes["factorize"]["bytes_after"] == -(-sum(g.bits() for g in groups) // 8)
+    fresh = Refactorize().rebuild(Block(), record.structure or {})
+    fresh.load_state_dict(after.module.state_dict())
+    torch.testing.assert_close(fresh.eval()(CLIPS), outputs(after, CLIPS))
+
+
 def test_nothing_to_refactorize() -> None:
     bundle = block()
     result = Refactorize(epochs=1, batch=16, device="cpu")(bundle)
@@ -255,6 +267,8 @@ def test_settings_of_budgets_are_refused(settings: dict[str, Any], text: str) ->
     ("settings", "text"),
     [
         ({"variant": "c"}, "refactorize: variant must be a or b, got 'c'; correct the recipe"),
+        ({"factorize": {"rank": 3}}, "refactorize: factorize must have settings of that pass, got 'rank'; did you mean ranks"),
+        ({"factorize": {"method": "svd"}}, "the method of factorize must be dense-sparse, got 'svd'; leave it out"),
         ({"freeze": 1.5}, r"refactorize: freeze must be in \[0, 1\] and decay at least 0, got 1.5 and 0.0002; correct"),
         ({"device": "tpu"}, "refactorize: device must be auto, cpu or cuda and seed at least 0, got 'tpu' and 0; correct"),
     ],

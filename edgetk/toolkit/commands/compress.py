@@ -17,7 +17,9 @@ def compress(
     target: Annotated[
         list[str] | None, typer.Option("--target", "-t", help="A board or a .toml file; several may be given.")
     ] = None,
-    recipe: Annotated[str, typer.Option("--recipe", "-r", help="A recipe's name or .toml file.")] = "default",
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", "-r", help="A recipe's name or .toml file; else the model's own, or default.")
+    ] = None,
     output: shared.Output = Path("runs"),
     folder: shared.DataFolder = None,
     task: Annotated[str | None, typer.Option("--task", help="What the model is for.")] = None,
@@ -36,7 +38,7 @@ def compress(
     """Compress a model for a board, export it, prove the files equal and report honest figures."""
     from edgetk.toolkit import recipe as recipes
 
-    chosen = recipes.read(recipe).with_overrides(
+    chosen = recipes.read(recipe or recipes.name_for(model)).with_overrides(
         model=model,
         targets=tuple(target) if target else None,
         data=folder,
