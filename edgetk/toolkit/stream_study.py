@@ -156,7 +156,7 @@ def _score_all(
         for i in range(plan.streams):
             composed = compose(scene, clips, recordings, split, plan.seed + i)
             samples = composed.samples.astype(np.float32) / 32768.0
-            features = _features(samples)
+            features = frames_of(samples)
             frames += len(features)
             heard_of = segments(levels(samples), plan.gate) if plan.gate else [(0, len(features))]
             parts = []
@@ -168,7 +168,7 @@ def _score_all(
     return found, steps / frames
 
 
-def _features(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+def frames_of(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """Frames (T, 128) of a whole stream, as the streaming front end gives them."""
     import torch
 
@@ -279,4 +279,4 @@ def _alone(scored: Sequence[_Scored], rule: Rule, model: Streamed, word: str, th
     return {"word": word, "said": rows[0]["said"], "bar": _bar(rows, rule.threshold), "curve": rows}
 
 
-__all__ = ["MOST_PER_HOUR", "MOST_REJECTED", "Plan", "study"]
+__all__ = ["MOST_PER_HOUR", "MOST_REJECTED", "Plan", "frames_of", "study"]

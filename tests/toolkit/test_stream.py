@@ -18,7 +18,7 @@ from edgetk.tasks.speech.detect import Detector, Rule
 from edgetk.tasks.speech.gate import GateRule, levels, segments
 from edgetk.toolkit import stream
 from edgetk.toolkit.stream_listen import Listener, Timings
-from edgetk.toolkit.stream_study import _features
+from edgetk.toolkit.stream_study import frames_of
 
 LABELS = ("yes", "no", "go")
 RULE = Rule(window=10, threshold=0.6, hold=1, refractory=5)
@@ -48,7 +48,7 @@ def bundle() -> Bundle:
 
 @pytest.fixture(scope="module")
 def features() -> np.ndarray:
-    return _features(tones(2.0))
+    return frames_of(tones(2.0))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_every_runtime_gives_the_rows_of_torch(
 
 
 def test_many_frames_at_once_give_what_steps_give(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    features = _features(tones(4.0, seed=1))
+    features = frames_of(tones(4.0, seed=1))
     steps = stream.of_bundle(bundle).steps
     assert isinstance(steps, stream.TorchSteps)
     stepped = rows(steps, features)
@@ -116,7 +116,7 @@ def test_listening_in_pieces_gives_what_the_detector_gives_on_all_rows(bundle: B
     streamed = stream.of_bundle(bundle)
     detector = Detector(RULE, LABELS)
     expected = []
-    for row in rows(streamed.steps, _features(sound))[5:]:
+    for row in rows(streamed.steps, frames_of(sound))[5:]:
         if (hit := detector.push(row)) is not None:
             expected.append((round(hit.heard_s(5), 3), LABELS[hit.label]))
     assert len(expected) > 2
@@ -134,7 +134,7 @@ def test_the_gate_runs_the_network_on_its_segments_alone(bundle: Bundle) -> None
     streamed = stream.of_bundle(bundle)
     listener = Listener(streamed, RULE, gate)
     got = [h for at in range(0, len(sound), 320) for h in listener.push(sound[at : at + 320])]
-    features, expected, steps = _features(sound), [], 0
+    features, expected, steps = frames_of(sound), [], 0
     parts = segments(levels(sound), gate)
     assert len(parts) > 1
     for start, end in parts:
