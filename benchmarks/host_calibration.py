@@ -65,7 +65,10 @@ def main() -> None:
         )
     errors = np.abs([row["error"] for row in rows])
     within = float(np.mean(errors <= BOUND))
-    where = f"{len(rows)} graphs of the zoo that are not in the fit, on {found['device']}: {100 * within:.0f} % within 10 %"
+    load = f"at a load average of {found['load_average']}"
+    where = (
+        f"{len(rows)} graphs of the zoo that are not in the fit, on {found['device']}, {load}: {100 * within:.0f} % within 10 %"
+    )
     print(f"median error {100 * np.median(errors):.1f} %, {where}")
     found["errors"] = {"latency": {"n": len(rows), "median_error": float(np.median(errors)), "where": where}}
     conditions = {

@@ -52,8 +52,11 @@ def parts(name: str) -> tuple[str, ...]:
 
 
 def units(name: str) -> tuple[str, ...]:
-    """The board itself and its other units, as names to load."""
-    return (name, *(f"{name}:{unit}" for unit in _read(_FOLDER / f"{name}.toml").get("units", {})))
+    """The board itself and its other units, as names to load; only itself, where a unit, a mode or a file is named."""
+    built_in = _aliases().get(name, name)
+    if built_in not in names():
+        return (name,)
+    return (name, *(f"{built_in}:{unit}" for unit in _read(_FOLDER / f"{built_in}.toml").get("units", {})))
 
 
 def load(name_or_path: str) -> Target:

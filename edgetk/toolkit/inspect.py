@@ -31,7 +31,8 @@ def examine(model: str, targets: Sequence[str] = ()) -> dict[str, Any]:
     from edgetk.targets import board
     from edgetk.toolkit import source
 
-    boards = [board.load(name) for name in targets or board.names()]
+    chosen = [unit for name in targets for unit in board.units(name)]  # the GPU and the CPU of one module side by side
+    boards = [board.load(name) for name in chosen or board.names()]
     bundle = source.open_model(model)
     if bundle.is_torch:
         lowered = lower(bundle, boards[0] if targets else board.load("host"))

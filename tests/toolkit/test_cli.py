@@ -313,7 +313,7 @@ def test_list_json_says_what_is_trained():
 def test_list_targets_says_aliases_and_whether_they_are_measured():
     lines = call("list", "targets").stdout.splitlines()
     jetson = next(line for line in lines if line.startswith("jetson-orin-nano-8g"))
-    assert "predicted (also: jetson" in jetson
+    assert "numbers assumed (also: jetson" in jetson
     assert "measured here" in next(line for line in lines if line.startswith("host"))
 
 

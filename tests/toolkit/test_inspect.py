@@ -71,7 +71,7 @@ def test_states_of_a_step_graph_are_found(tmp_path):
 def test_only_the_named_boards_are_shown(tmp_path):
     path = write(tmp_path / "m.onnx")
     (form,) = inspect.examine(str(path), ("jetson", "raspberry-pi-5"))["forms"]
-    assert [row["target"] for row in form["targets"]] == ["jetson-orin-nano-8g", "raspberry-pi-5"]
+    assert [row["target"] for row in form["targets"]] == ["jetson-orin-nano-8g", "jetson-orin-nano-8g:cpu", "raspberry-pi-5"]
     assert {f["kind"] for row in form["targets"] for f in row["figures"]} <= {"predicted", "missing"}
 
 
