@@ -60,9 +60,8 @@ def main() -> None:
                 "error": predicted / seen.seconds - 1,
             }
         )
-        print(
-            f"{name:<40} {1e6 * predicted:10.1f} µs predicted {1e6 * seen.seconds:10.1f} µs measured {100 * rows[-1]['error']:+6.1f} %"
-        )
+        both = f"{1e6 * predicted:10.1f} µs predicted {1e6 * seen.seconds:10.1f} µs measured"
+        print(f"{name:<40} {both} {100 * rows[-1]['error']:+6.1f} %")
     errors = np.abs([row["error"] for row in rows])
     within = float(np.mean(errors <= BOUND))
     load = f"at a load average of {found['load_average']}"
