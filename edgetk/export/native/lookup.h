@@ -29,6 +29,7 @@ typedef void (*lookup_function)(const edgetk_lookup *, float *out, const edgetk_
 void edgetk_lookup_portable(const edgetk_lookup *, float *, const edgetk_share *, lookup_order, const lookup_scratch *);
 #if defined(__x86_64__)
 void edgetk_lookup_avx2(const edgetk_lookup *, float *, const edgetk_share *, lookup_order, const lookup_scratch *);
+void edgetk_lookup_vnni(const edgetk_lookup *, float *, const edgetk_share *, lookup_order, const lookup_scratch *);
 void edgetk_lookup_avx512(const edgetk_lookup *, float *, const edgetk_share *, lookup_order, const lookup_scratch *);
 #endif
 #if defined(__aarch64__)

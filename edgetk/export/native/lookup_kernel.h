@@ -7,6 +7,7 @@
  *   CODE(w)            a weight of at most 15 bits for every lane
  *   MADD(sum, row, code)
  *   SIGNS(p)           of LANES floats, one bit each: 1 where it is >= 0
+ *   QUADS              where there is a quicker way for four tables: adds multiples of four of them, and says how many
  *
  * Loops over floats are left to the compiler: no product is fused with a sum, so that all instruction sets round alike.
  */
@@ -97,9 +98,18 @@ TARGET static void NAME(hash)(const edgetk_lookup *p, const float *x, const look
 /* Add rows times codes of `count` tables to COLUMNS sums, from column c on. */
 ALWAYS_INLINE void NAME(add)(const int8_t *const *rows, const int32_t *codes, int64_t count, int64_t c, int32_t *sums,
                              const int fetch, int64_t end) {
+  int64_t k = 0;
+#if defined(QUADS)
+  if (fetch) {
+    for (int64_t i = 0; i < count; ++i) {
+      for (int64_t line = c; line < end; line += LINE) __builtin_prefetch(rows[i] + line);
+    }
+  }
+  k = QUADS(rows, codes, count, c, sums);
+#endif
   vec sum[VECTORS];
   for (int v = 0; v < VECTORS; ++v) sum[v] = LOAD(sums + v * LANES);
-  for (int64_t k = 0; k < count; ++k) {
+  for (; k < count; ++k) {
     if (fetch && k + AHEAD < count) {
       for (int64_t line = c; line < end; line += LINE) __builtin_prefetch(rows[k + AHEAD] + line);
     }

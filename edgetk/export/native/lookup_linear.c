@@ -27,6 +27,11 @@ static const struct {
 };
 
 static lookup_function find(const char *name) {
+#if defined(__x86_64__)
+  const int quads = edgetk_has("avx512") && __builtin_cpu_supports("avx512vnni");
+  if (quads && (!name || !strcmp(name, "avx512"))) return edgetk_lookup_vnni;
+  if (name && !strcmp(name, "avx512bw")) name = "avx512"; /* without VNNI, for comparisons */
+#endif
   for (size_t i = 0; i < sizeof ISAS / sizeof *ISAS; ++i) {
     if ((!name || !strcmp(name, ISAS[i].name)) && edgetk_has(ISAS[i].name)) return ISAS[i].run;
   }

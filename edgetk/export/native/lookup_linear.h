@@ -43,7 +43,7 @@ typedef struct {
 } edgetk_share;
 
 /* out (tokens, outputs); only those of `share` are written, NULL: all. A token that holds no number gives none.
- * `isa` as in isa.h; NULL is the best this processor has. */
+ * `isa` as in isa.h; NULL is the best this processor has. "avx512" uses VNNI where that is there, "avx512bw" never does. */
 EDGETK_PUBLIC int edgetk_lookup_linear(const edgetk_lookup *problem, float *out, const edgetk_share *share, int order,
                                        const char *isa);
 
