@@ -282,6 +282,10 @@ def _sparsity(graph: Graph, name: str) -> float:
         return 0.0
     source = graph.through_views(name)
     maker = graph.maker.get(source)
+    if maker is not None and maker.op_type == "ScatterElements":  # written into zeros: the body of a sparse product
+        blank = graph.maker.get(maker.input[0])
+        if blank is not None and blank.op_type == "ConstantOfShape" and not attributes(blank):
+            return 1.0 - graph.elements(maker.input[2]) / graph.elements(source)
     zero: object = 0
     if maker is not None and maker.op_type == "DequantizeLinear":
         source = maker.input[0]

@@ -217,6 +217,18 @@ def test_layers_become_operators(library: Path, grouped: bool) -> None:
     assert {str(d) for n, d in stored.items() if n.endswith("indices")} == {"uint8"}
 
 
+def test_counted_as_a_stock_runtime_runs_it_with_its_zeros() -> None:
+    """Five tokens: (8 6 + 24 3) and (24 2 + 6 8) products with non-zeros; the zeros are counted too, and said to be such."""
+    from edgetk.targets.count import count
+
+    low = lower(bundle(), target())[0]
+    work = count(low.graph, low.signature)
+    products = [op for op in work.ops if op.macs]
+    assert work.unknown == ()
+    assert sum(op.macs for op in products) == 5 * (8 * 6 + 24 * 6 + 24 * 6 + 6 * 8)
+    assert round(sum(op.macs * (1 - op.sparsity) for op in products)) == 5 * (8 * 6 + 24 * 3 + 24 * 2 + 6 * 8)
+
+
 def test_a_target_without_functions_gets_standard_operators() -> None:
     low = lower(bundle(), target(ir_version=7))[0]
     assert {node.domain for node in low.graph.graph.node} <= {"", "ai.onnx"}
