@@ -102,7 +102,12 @@ def graphs(data: Path | None) -> Iterator[tuple[str, tuple[Any, Any]]]:
         except EdgetkError as error:
             print(f"{name}: no int8 form: {error}")
         for precision, made in (("float32", bundle), ("int8", small)):
-            for low in lower(made, host) if made is not None else ():
+            try:
+                lowered = lower(made, host) if made is not None else ()
+            except EdgetkError as error:
+                print(f"{name}: no {precision} graph: {error}")
+                continue
+            for low in lowered:
                 yield f"{name}.{low.form}.{precision}", (low.graph, low.signature)
 
 
