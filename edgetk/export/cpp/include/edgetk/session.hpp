@@ -2,8 +2,8 @@
 #pragma once
 
 #include <fstream>
-#include <iterator>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,7 +29,9 @@ class Session {
     const Runtime& ort = *runtime_;
     const std::string who = "model " + path;
     std::ifstream file(path, std::ios::binary);
-    const std::string content{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+    std::ostringstream read;
+    read << file.rdbuf();
+    const std::string content = read.str();
     if (content.empty())
       throw Error(who + ": must be a readable ONNX file, got " + (file.is_open() ? "nothing in it" : "no such file") +
                   "; check the path");
