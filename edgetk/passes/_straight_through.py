@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from edgetk.models.layers.dense_sparse import Group, fill
+from edgetk.models.layers.precision import no_autocast
 from edgetk.passes._dictionary import TINY, Factors, improve, largest, lines, normalised, support
 
 #: how much faster shadow coefficients move than other weights: Adam's steps do not depend on a gradient's size
@@ -119,6 +120,11 @@ class ShadowMatrix(Factorizer):
 
     @torch.no_grad()
     def advance(self) -> None:
+        with no_autocast(self.shadow):  # small steps vanish in half precision
+            self._follow()
+        self.step.add_(1)
+
+    def _follow(self) -> None:
         a, d, s = self.shadow, self.dictionary, self.coefficients
         gram, target = d.T @ d, d.T @ a
         rate = 1.0 / largest(gram)
@@ -131,7 +137,6 @@ class ShadowMatrix(Factorizer):
         for _ in range(STEPS):
             d = d + rate * (target - d @ gram)
         self._take(normalised(Factors(d, s)))
-        self.step.add_(1)
 
     def columns(self, start: int, stop: int) -> Tensor:
         part = self.shadow[:, start:stop]

@@ -183,6 +183,15 @@ def test_a_shadow_matrix_is_followed() -> None:
     assert made.factors().coefficients.ne(0).sum(0).max() <= 2
 
 
+def test_factors_are_followed_in_full_precision_whatever_the_autocast() -> None:
+    matrix = drawn(8, 20).float()
+    made = [stf.ShadowMatrix(matrix, d.start(matrix, 6, torch.Generator().manual_seed(0)), 2, False, 9) for _ in range(2)]
+    made[0].advance()
+    with torch.autocast("cpu", torch.bfloat16):
+        made[1].advance()
+    assert torch.equal(made[0].factors().product(), made[1].factors().product())
+
+
 @pytest.mark.parametrize("grouped", [False, True])
 def test_stabilisers(grouped: bool) -> None:
     made = coefficients(freeze_at=1, grouped=grouped)
