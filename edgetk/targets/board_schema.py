@@ -122,6 +122,7 @@ def target(name: str, data: dict[str, Any], where: str, unit: str = "", modes: t
     calibration = data.get("calibration", {})
     if calibration and not (isinstance(calibration.get("source"), str) and calibration["source"].strip()):
         raise InputError(f"board {where}: calibration must name its source, got none; add calibration.source")
+    _check_types({"formats": calibration.get("formats", [])}, {"formats": list}, "calibration.", where)
     per_mac = calibration.get("joules_per_mac", {})
     _check_types({"joules_per_mac": per_mac}, {"joules_per_mac": dict}, "calibration.", where)
     _check_types(per_mac, dict.fromkeys(per_mac, float), "calibration.joules_per_mac.", where)

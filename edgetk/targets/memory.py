@@ -107,12 +107,17 @@ def plan(workload: Workload, target: Target) -> Plan:
     )
 
 
+def _size(size: int, other: int) -> str:
+    """A size as it is printed, to the byte where it would read like the other."""
+    return units.size(size) if units.size(size) != units.size(other) else f"{size:,} B"
+
+
 def fits(workload: Workload, target: Target) -> Fit:
     """Flash holds the weights; RAM arena, state and scratch, and the weights too unless they run from flash (mcu)."""
     found = plan(workload, target)
     needs = (("flash", found.flash_bytes, target.flash_bytes), ("RAM", found.ram_bytes, target.ram_bytes))
     reasons = [
-        f"needs {units.size(need)} of {name}, has {units.size(has)}"
+        f"needs {_size(need, has)} of {name}, has {_size(has, need)}"
         for name, need, has in needs
         if has is not None and need > has
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from edgetk.core import units
 from edgetk.core.figures import Missing, Predicted, Validation
@@ -11,6 +12,8 @@ from edgetk.core.workload import Workload
 from edgetk.targets import always_on, energy, kernel_costs, memory, roofline, synops
 
 _TIMED = ("latency", "energy")
+#: share of the multiply-accumulates that may be in other formats than a calibration is for
+_OUTSIDE = 0.1
 _STREAMED = ("realtime_factor", "duty_cycle", "average_power", "slowest_clock")
 
 
@@ -19,6 +22,7 @@ def predict(workload: Workload, target: Target) -> list[Predicted | Missing]:
     slowest clock that meets its period. An operator that nobody knows has a stated fallback."""
     if target.kind == "neuromorphic":
         return synops.predict(workload, target)
+    target = _as_calibrated(workload, target)
     figures = _memory(workload, target)
     if isinstance(figures, str):
         fit = memory.fits(workload, target)
@@ -35,6 +39,15 @@ def predict(workload: Workload, target: Target) -> list[Predicted | Missing]:
     method = kernel_costs.PREDICTOR if target.kernels else roofline.PREDICTOR
     latency = _predicted("latency", latency_s, target, method, rests_on)
     return [*figures, latency, _energy(workload, target, latency), *_stream(workload, target, latency)]
+
+
+def _as_calibrated(workload: Workload, target: Target) -> Target:
+    """The board without its calibration's name and errors where much of the work is in formats that it is not for."""
+    formats = target.calibration.get("formats", ())
+    outside = sum(macs for dtype, macs in workload.macs_by_dtype().items() if dtype not in formats)
+    if not formats or outside <= _OUTSIDE * workload.macs:
+        return target
+    return replace(target, calibration={k: v for k, v in target.calibration.items() if k not in ("source", "errors")})
 
 
 def _memory(workload: Workload, target: Target) -> list[Predicted | Missing] | str:

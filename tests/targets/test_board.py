@@ -319,6 +319,11 @@ CASES = {
         "[caches.l2]\nbytes = 1e6\nbytes_per_s = 1e9\n[sources]",
         r"caches\.l2\.bytes must have a source, got none",
     ),
+    "text for formats": (
+        "[sources]",
+        '[calibration]\nsource = "a"\nformats = "int8"\n[sources]',
+        r"calibration\.formats must be a list of texts, got 'int8'",
+    ),
     "error without a place": (
         "[sources]",
         '[calibration]\nsource = "a"\nerrors.latency = { n = 3, median_error = 0.1 }\n[sources]',

@@ -97,6 +97,7 @@ def test_a_board_that_does_not_say_what_it_holds_is_not_said_to_fit() -> None:
     assert fits(WORK, silent).ok is None
     assert fits(replace(WORK, weight_bytes=20_000), silent).reasons == ("needs 20 kB of flash, has 10 kB",)
     assert fits(replace(WORK, weight_bytes=20_000), silent).ok is False
+    assert fits(replace(WORK, weight_bytes=10_001), silent).reasons == ("needs 10,001 B of flash, has 10,000 B",)
 
 
 def test_an_operator_inside_a_scan_costs_its_overhead_and_its_weights_at_every_call() -> None:
@@ -246,6 +247,8 @@ def test_a_figure_says_what_it_was_calibrated_on_and_how_far_off_that_was() -> N
     errors = {"latency": {"n": 8, "median_error": 0.04, "where": "left out"}}
     latency = by_metric(WORK, replace(BOARD, calibration={"source": "two published rows", "errors": errors}))["latency"]
     assert str(latency) == "114 µs predicted (roofline, calibrated on two published rows, median error 4 %)"
+    calibrated = replace(BOARD, calibration={"source": "two published rows", "errors": errors, "formats": ["float32"]})
+    assert str(by_metric(WORK, calibrated)["latency"]) == "114 µs predicted (roofline, unvalidated)"  # the work is in int8
 
 
 #: those that this predictor is for
