@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 
 Runtime = Annotated[
     str | None,
-    typer.Option(
-        "--runtime", metavar="NAME", help="torch, onnxruntime or c.", show_default=False
-    ),
+    typer.Option("--runtime", metavar="NAME", help="torch, onnxruntime or c.", show_default=False),
 ]
 Threshold = Annotated[float | None, typer.Option("--threshold", metavar="P", help="Probability from which on a word counts.")]
 Window = Annotated[int | None, typer.Option("--window", metavar="STEPS", help="Steps of 10 ms whose scores are averaged.")]
