@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 OPERATOR = "LIF"
 
-#: Runtimes assumed to read no Scan. X-CUBE-AI reads a part of the operators; written-out steps are the safe side.
-_WITHOUT_SCAN = frozenset({"x-cube-ai"})
+#: Runtimes assumed to read no Scan. Those of microcontrollers read a part of the operators; written-out steps are the safe side.
+_WITHOUT_SCAN = frozenset({"x-cube-ai", "tflm", "microtvm", "bosch-hale", "ethos-u", "edgetpu"})
 
 
 def has_scan(stack: Stack) -> bool:

@@ -86,7 +86,7 @@ def test_inputs_far_from_zero_are_not_cut_off(kind: str, offset: float) -> None:
 def test_activation_auto_is_what_the_target_wants() -> None:
     bundle = two_layers()
     kinds = {}
-    for name in board.names():
+    for name in ("host", "jetson-orin-nano-8g", "stm32h7a3"):
         target = board.load(name)
         after = applied(ALL, replace(bundle, target=target))
         kinds[target.stack.activation] = after.lineage[-1].notes["activation"]
