@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 OPERATOR = "LIF"
 
-#: Runtimes assumed to read no Scan. Those of microcontrollers read a part of the operators; written-out steps are the safe side.
+#: Runtimes assumed to read no Scan. Those of microcontrollers read few operators; written-out steps are the safe side.
 _WITHOUT_SCAN = frozenset({"x-cube-ai", "tflm", "microtvm", "bosch-hale", "ethos-u", "edgetpu"})
 
 
