@@ -264,3 +264,51 @@ def test_an_unknown_instruction_set_is_refused(library: Path, monkeypatch: pytes
     monkeypatch.setenv(operators.ISA_ENVIRONMENT, "sse9")
     with pytest.raises(Exception, match="EDGETK_ISA must be one of those of this processor"):
         run(graph("outputs", VALUES, INDICES, 3), np.ones((1, 1, 3), np.float32), library)
+
+
+# --- another processor
+
+CHECK = """
+#include <stdlib.h>
+#include <string.h>
+#include "dense_sparse.h"
+enum { LINES_ = 37, S = 9, MOST = 70 };
+static float x[MOST * 330], values[LINES_ * S], a[MOST * 330], b[MOST * 330];
+static uint8_t narrow[LINES_ * S];
+static int16_t wide[LINES_ * S];
+static float number(void) { return (float)(rand() % 2001 - 1000) / 997.0f; }
+int main(void) {
+  for (int tokens = 1; tokens < MOST; tokens += 11) {
+    for (int width = 33; width <= 330; width += 297) {
+      for (int i = 0; i < MOST * 330; ++i) x[i] = number();
+      for (int i = 0; i < LINES_ * S; ++i) {
+        values[i] = number();
+        wide[i] = (int16_t)(rand() % width);
+        narrow[i] = (uint8_t)wide[i];
+      }
+      const int bytes = width <= 256 ? 1 : 2;
+      const void *indices = bytes == 1 ? (const void *)narrow : (const void *)wide;
+      for (int side = 0; side < 2; ++side) {
+        const edgetk_sparse_product p = {x, values, indices, tokens, LINES_, width, S, bytes, side};
+        if (edgetk_dense_sparse(&p, a, "neon") || edgetk_dense_sparse(&p, b, "portable")) return 2;
+        if (memcmp(a, b, (size_t)tokens * (side ? width : LINES_) * sizeof(float))) return 3;
+      }
+    }
+  }
+  return 0;
+}
+"""
+
+
+def test_neon_equals_plain_c(tmp_path: Path) -> None:
+    compiler, emulator = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64-static")
+    if compiler is None:
+        pytest.skip("no aarch64-linux-gnu-gcc here")
+    (tmp_path / "check.c").write_text(CHECK)
+    names = ("dense_sparse.c", "isa_neon.c", "isa_portable.c", "isa_choice.c")
+    sources = [*(operators.SOURCES / name for name in names), tmp_path / "check.c"]
+    flags = ["-std=c99", "-O2", "-ffp-contract=off", "-static", "-I", operators.SOURCES, "-o", tmp_path / "check"]
+    subprocess.run([compiler, *flags, *sources], check=True)
+    if emulator is None:
+        pytest.skip("built, but no qemu-aarch64-static here to run it")
+    assert subprocess.run([emulator, tmp_path / "check"], check=False).returncode == 0

@@ -124,9 +124,7 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"config\.json: must be the config of a BERT-type encoder, got: KeyError"):
         published.read(tmp_path, 12, 2)
-    with pytest.raises(
-        InputError, match=r"that config\.json describes, got layers\.0\.down\.weight as \(16, 32\)"
-    ):
+    with pytest.raises(InputError, match=r"that config\.json describes, got layers\.0\.down\.weight as \(16, 32\)"):
         published.read(folder_of(net, tmp_path, intermediate_size=48), 12, 2)
     path = folder_of(net, tmp_path) / "model.safetensors"
     tensors = load_file(path)
