@@ -23,6 +23,7 @@ from edgetk.targets.firing import Activity, Firing
 from edgetk.targets.graph import Graph, has_subgraph, read, reads, stored_bytes
 from edgetk.targets.kinds import COMPARES, SELECTS, SHAPES, VIEWS
 from edgetk.targets.liveness import buffers, peak_bytes
+from edgetk.targets.neighbours import groups, is_merged, moves_last_axis, name_of, requantized, source
 from edgetk.targets.neurons import updates
 from edgetk.targets.products import FACTORS, INTEGER, activations, attributes, einsum_macs, factors, macs, rows
 
@@ -51,7 +52,7 @@ class _Level:
     def inside(self, node: NodeProto) -> _Level:
         """The body of a Scan that has no problem."""
         calls = self.calls * scan.iterations(self.graph, node)
-        return _Level(scan.body(self.graph, node), f"{self.prefix}{_name(node)}/", calls, self)
+        return _Level(scan.body(self.graph, node), f"{self.prefix}{name_of(node)}/", calls, self)
 
     def home(self, name: str) -> tuple[str, str]:
         """Where a constant is stored: two bodies may have constants of one name, and read those of the graph around them."""
@@ -108,7 +109,7 @@ def _walk(level: _Level, recorded: Mapping[str, Activity], ops: list[Op], unknow
     for node in level.graph.nodes:
         reason = _problem(level.graph, node)
         if reason:
-            unknown.append(f"{node.op_type} {level.prefix}{_name(node)}: {reason}")
+            unknown.append(f"{node.op_type} {level.prefix}{name_of(node)}: {reason}")
         op = _op(level.graph, node, counted=reason is None)
         activity = recorded.get(node.output[0])
         ops.append(
@@ -153,42 +154,6 @@ def _buffers(level: _Level, elsewhere: frozenset[str]) -> tuple[Buffer, ...]:
     return buffers(graph.nodes, graph.inputs, graph.outputs, elsewhere, graph.tensor_bytes, inside)
 
 
-def _source(graph: Graph, node: NodeProto) -> str:
-    """Name of the one operator whose output only this one reads, seen through views and merged conversions; "" if not one."""
-    inputs = dict.fromkeys(name for name in node.input if name and name not in graph.roots)
-    found = [name for name in (_alone(graph, value) for value in inputs) if name]
-    return found[0] if len(found) == 1 else ""
-
-
-def _alone(graph: Graph, name: str) -> str:
-    while (maker := graph.maker.get(name)) is not None:
-        if len(graph.readers.get(name, ())) != 1 or name in graph.outputs:
-            return ""
-        if maker.op_type not in VIEWS and not _is_merged(graph, maker):
-            return _name(maker)
-        name = maker.input[0]
-    return ""
-
-
-def _moves_last_axis(graph: Graph, node: NodeProto) -> bool:
-    axes = len(graph.shape.get(node.input[0], ()))
-    order = attributes(node).get("perm", list(range(axes))[::-1])
-    assert isinstance(order, list)
-    return axes > 1 and order[-1] != axes - 1
-
-
-def _requantized(graph: Graph, node: NodeProto) -> bool:
-    """True where all that reads the output of a node, a rectifier aside, is one QuantizeLinear."""
-    name = node.output[0]
-    while [reader.op_type for reader in graph.readers.get(name, ())] in (["Relu"], ["Clip"]):
-        name = graph.readers[name][0].output[0]
-    return [reader.op_type for reader in graph.readers.get(name, ())] == ["QuantizeLinear"]
-
-
-def _name(node: NodeProto) -> str:
-    return str(node.name or node.output[0])
-
-
 def _problem(graph: Graph, node: NodeProto) -> str | None:
     """Why the work of a node cannot be counted; None if it can."""
     if node.domain not in ("", "ai.onnx"):
@@ -225,17 +190,10 @@ def _arithmetic(graph: Graph, node: NodeProto) -> str:
     return known[0] if known else "float32"
 
 
-def _is_merged(graph: Graph, node: NodeProto) -> bool:
-    """True for a Quantize or Dequantize that its runtime makes part of the neighbouring operator."""
-    if node.op_type == "QuantizeLinear":
-        return graph.stored_dtype(node.input[0]) == graph.dtype[node.output[0]]
-    return node.op_type == "DequantizeLinear" and node.output[0] not in graph.outputs
-
-
 def _moved(graph: Graph, node: NodeProto) -> list[str]:
     """The tensors a node reads and writes; a selection reads as much as it writes, a Scan moves what its body moves."""
     outputs = [n for n in node.output if n]
-    if node.op_type in VIEWS or scan.is_scan(node) or _is_merged(graph, node):
+    if node.op_type in VIEWS or scan.is_scan(node) or is_merged(graph, node):
         return []
     if node.op_type in SHAPES:
         return outputs
@@ -248,14 +206,14 @@ def _op(graph: Graph, node: NodeProto, counted: bool) -> Op:
     kind = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
     dtype = _arithmetic(graph, node)
     if graph.is_folded(node) and not has_subgraph(node):
-        return Op(kind, _name(node), 0, 0, 0, 0, dtype)  # folded when the graph is loaded
+        return Op(kind, name_of(node), 0, 0, 0, 0, dtype)  # folded when the graph is loaded
     constant = frozenset().union(*(graph.roots.get(i, frozenset()) for i in node.input))
     sparsity = 0.0
     if node.op_type in FACTORS:
         sparsity = max((_sparsity(graph, name) for name in factors(node)), default=0.0)
     return Op(
         kind,
-        _name(node),
+        name_of(node),
         macs=macs(graph, node) if counted else 0,
         elements=0 if scan.is_scan(node) else sum(graph.elements(o) for o in node.output if o in graph.shape),
         weight_bytes=sum(graph.constant_bytes(c) for c in constant),
@@ -263,17 +221,11 @@ def _op(graph: Graph, node: NodeProto, counted: bool) -> Op:
         dtype=dtype,
         sparsity=sparsity,
         rows=rows(graph, node) if counted and node.op_type in FACTORS else 1,
-        groups=_groups(node),
-        source=_source(graph, node),
-        requantized=node.op_type in FACTORS and _requantized(graph, node),
-        strided=node.op_type == "Transpose" and _moves_last_axis(graph, node),
+        groups=groups(node),
+        source=source(graph, node),
+        requantized=node.op_type in FACTORS and requantized(graph, node),
+        strided=node.op_type == "Transpose" and moves_last_axis(graph, node),
     )
-
-
-def _groups(node: NodeProto) -> int:
-    group = attributes(node).get("group", 1) if node.op_type in FACTORS else 1
-    assert isinstance(group, int)
-    return group
 
 
 def _sparsity(graph: Graph, name: str) -> float:

@@ -14,19 +14,24 @@ from collections.abc import Mapping, Sequence
 from edgetk.core import units
 from edgetk.core.target import Target
 from edgetk.core.workload import Workload
-from edgetk.targets.kinds import weights_read
+from edgetk.targets.kinds import product, weights_read
 from edgetk.targets.roofline import Timed
 
 PREDICTOR = "board energy"
 
 
-def joules(workload: Workload, target: Target, seconds: float) -> tuple[float, tuple[str, ...]] | str:
+def joules(
+    workload: Workload, target: Target, seconds: float, rows: Sequence[Timed] = ()
+) -> tuple[float, tuple[str, ...]] | str:
     """Joules of one inference that takes `seconds`, with what they rest on; or what the board would have to give."""
     if target.joules_per:
         return _of_operations(workload, target, seconds)
     if target.power_w is not None:
         source = target.sources.get("power_w", "no source")
-        return target.power_w * seconds, (f"{units.si(target.power_w, 'W')} while it runs, idle share included ({source})",)
+        found = [f"{units.si(target.power_w, 'W')} while it runs, idle share included ({source})"]
+        if prices := by_kind(rows, target):
+            found.append("a multiply-accumulate costs " + ", ".join(f"{units.joules(v)} ({k})" for k, v in prices.items()))
+        return target.power_w * seconds, tuple(found)
     table = target.calibration.get("joules_per_mac", {})
     macs = workload.macs_by_dtype()
     absent = [dtype for dtype in macs if dtype not in table]
@@ -55,8 +60,6 @@ def _of_operations(workload: Workload, target: Target, seconds: float) -> tuple[
 
 def by_kind(rows: Sequence[Timed], target: Target) -> Mapping[str, float]:
     """Joules per multiply-accumulate, idle share included, of each kind of product, from a board's power and these times."""
-    from edgetk.targets.kinds import product
-
     if target.power_w is None:
         return {}
     time: dict[str, float] = {}

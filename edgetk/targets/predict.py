@@ -38,7 +38,7 @@ def predict(workload: Workload, target: Target) -> list[Predicted | Missing]:
     rests_on = roofline.assumptions(workload, target, rows)
     method = kernel_costs.PREDICTOR if target.kernels else roofline.PREDICTOR
     latency = _predicted("latency", latency_s, target, method, rests_on)
-    return [*figures, latency, _energy(workload, target, latency), *_stream(workload, target, latency)]
+    return [*figures, latency, _energy(workload, target, latency, rows), *_stream(workload, target, latency)]
 
 
 def _as_calibrated(workload: Workload, target: Target) -> Target:
@@ -79,8 +79,8 @@ def _unknown_speed(target: Target) -> str | None:
     return f"{target.name} does not give {', '.join(absent)}{measured}"
 
 
-def _energy(workload: Workload, target: Target, latency: Predicted) -> Predicted | Missing:
-    found = energy.joules(workload, target, latency.value)
+def _energy(workload: Workload, target: Target, latency: Predicted, rows: Sequence[roofline.Timed]) -> Predicted | Missing:
+    found = energy.joules(workload, target, latency.value, rows)
     if isinstance(found, str):
         return Missing("energy", found, str(target))
     value, rests_on = found

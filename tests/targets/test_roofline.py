@@ -70,6 +70,9 @@ def test_by_hand() -> None:
     latency = 20_000 / (2 * 100e6) + 1e-6 + 1200 / 100e6 + 1e-6
     assert value(figures["latency"]) == pytest.approx(latency)
     assert value(figures["energy"]) == pytest.approx(0.1 * latency)
+    assert isinstance(figures["energy"], Predicted)
+    # 0.1 W for the 101 µs that the convolution takes, over its 20,000 multiply-accumulates
+    assert figures["energy"].assumptions[1] == "a multiply-accumulate costs 505 pJ (gemm.int8)"
     assert value(figures["realtime_factor"]) == value(figures["duty_cycle"]) == pytest.approx(latency / 1e-3)
     # 300 and 200 bytes live together at step 0, the second from the next multiple of 16; two columns of 20 inputs, 2 bytes each
     assert (value(figures["flash"]), value(figures["ram"])) == (100, 304 + 200 + 60 + 80)
