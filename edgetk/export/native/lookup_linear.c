@@ -7,9 +7,6 @@
 
 #include "lookup.h"
 
-/* From this many tokens on it pays to stay with some tables for a tile of tokens. */
-enum { MANY = 8 };
-
 /* Bytes of table columns that stay in a cache meanwhile. */
 static const int64_t CACHE = 128 * 1024;
 
@@ -64,7 +61,9 @@ int edgetk_lookup_linear(const edgetk_lookup *p, float *out, const edgetk_share 
   if (!share) share = &all;
   const int64_t tokens = share->last_token - share->first_token;
   if (tokens < 1 || share->last_output <= share->first_output) return EDGETK_OK;
-  const int by_table = order == EDGETK_TABLES || (order == EDGETK_AUTO && tokens >= MANY);
+  /* staying with some tables for a tile of tokens pays where their rows are read more than once */
+  const int again = (tokens < TILE ? tokens : TILE) >= (int64_t)1 << p->bits;
+  const int by_table = order == EDGETK_TABLES || (order == EDGETK_AUTO && again);
   const int64_t slice = COLUMNS * ((int64_t)1 << p->bits), fitting = slice < CACHE ? CACHE / slice : 1;
   const lookup_order chosen = {by_table ? TILE : 1, by_table ? fitting : p->tables};
   lookup_scratch scratch;
