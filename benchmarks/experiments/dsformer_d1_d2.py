@@ -271,9 +271,8 @@ def one(task: str, method: str, ratio: float, seed: int, data: TokenData, state:
         bundle = replace(start, body=copy.deepcopy(start.body))
         row |= {**about, "untrained": scored(bundle, data, args.device)["accuracy"]}
         if method in ("stf-a", "stf-b"):
-            made = Refactorize(
-                method[-1], plan.epochs, plan.batch, plan.lr, weight_decay=plan.weight_decay, device=args.device, seed=seed
-            )  # fmt: skip
+            shared = {"weight_decay": plan.weight_decay, "device": args.device, "seed": seed}
+            made = Refactorize(method[-1], epochs=plan.epochs, batch=plan.batch, lr=plan.lr, **shared)
             result = made(bundle)
             bundle, notes = replace(bundle, body=result.body), result.notes
             row["support_moved"] = notes["support_moved"]
