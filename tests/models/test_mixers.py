@@ -176,7 +176,7 @@ class Layer(nn.Module):
         self.mixing = mixing
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = x.unflatten(2, (3, HEADS, WIDTH)).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = x.view(*x.shape[:2], 3, HEADS, WIDTH).permute(2, 0, 3, 1, 4).unbind(0)
         y: Tensor = self.mixing(q, k, v, x.sum(-1) > -4.0).transpose(1, 2).flatten(2)
         return y
 

@@ -25,7 +25,8 @@ class Local(Mixer):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, real: Tensor | None = None, first: int = 0) -> Tensor:
         tokens = q.shape[2]
         bias = block_bias(real, tokens, self.block, q.device)[:, None, :, None, :]
-        return whole(attend(*(blocks(x, self.block) for x in (q, k, v)), bias), tokens)
+        queries, keys, values = (blocks(x, self.block) for x in (q, k, v))
+        return whole(attend(queries, keys, values, bias), tokens)
 
     def macs(self, tokens: int) -> int:
         padded = tokens + -tokens % self.block

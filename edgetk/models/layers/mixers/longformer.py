@@ -27,8 +27,8 @@ class Longformer(Mixer):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, real: Tensor | None = None, first: int = 0) -> Tensor:
         tokens, size = q.shape[2], self.reach
         bias = self._bias(real, tokens, q.device)
-        seen = [torch.cat([self._near(blocks(x, size)), self._shared(x, -(-tokens // size))], dim=3) for x in (k, v)]
-        y = whole(attend(blocks(q, size), *seen, bias), tokens)
+        keys, values = (torch.cat([self._near(blocks(x, size)), self._shared(x, -(-tokens // size))], dim=3) for x in (k, v))
+        y = whole(attend(blocks(q, size), keys, values, bias), tokens)
         if not self.globals:
             return y
         everywhere = attend(q[:, :, : self.globals], k, v, hidden(real))

@@ -53,9 +53,9 @@ class Sinkhorn(Mixer):
         # a token that is brought along counts for as much as it is a real one
         share = moves @ torch.where(own > MASKED / 2, 1.0, 0.0).to(moves.dtype)
         brought = [(moves.to(x.dtype) @ x.flatten(3)).view_as(x) for x in (keys, values)]
-        seen = [torch.cat([a, b], dim=3) for a, b in zip((keys, values), brought, strict=True)]
+        seen_keys, seen_values = (torch.cat([a, b], dim=3) for a, b in zip((keys, values), brought, strict=True))
         bias = torch.cat([own.expand(q.shape[0], q.shape[1], -1, -1), torch.log(share + 1e-13)], dim=-1)
-        return whole(attend(queries, *seen, bias[..., None, :]), tokens)
+        return whole(attend(queries, seen_keys, seen_values, bias[..., None, :]), tokens)
 
     def macs(self, tokens: int) -> int:
         count, size = -(-tokens // self.block), self.block

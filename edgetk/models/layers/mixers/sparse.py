@@ -33,11 +33,11 @@ class Sparse(Mixer):
                 continue
             mine, keys, values = (x[:, heads] for x in (q, k, v))
             if odd:
-                ends = [blocks(x, size)[:, :, :, -self.summary :].flatten(2, 3) for x in (keys, values)]
-                y = attend(mine, *ends, shown[:, :, -self.summary :].flatten(1)[:, None, None, :])
+                keys, values = (blocks(x, size)[:, :, :, -self.summary :].flatten(2, 3) for x in (keys, values))
+                y = attend(mine, keys, values, shown[:, :, -self.summary :].flatten(1)[:, None, None, :])
             else:
-                own = [blocks(x, size) for x in (mine, keys, values)]
-                y = whole(attend(*own, shown[:, None, :, None, :]), tokens)
+                mine, keys, values = (blocks(x, size) for x in (mine, keys, values))
+                y = whole(attend(mine, keys, values, shown[:, None, :, None, :]), tokens)
             for i, h in enumerate(heads):
                 parts[h] = y[:, i]
         return torch.stack([part for part in parts if part is not None], dim=1)

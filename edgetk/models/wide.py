@@ -1,0 +1,220 @@
+"""Wide transformers: all attention heads of a deep encoder side by side in one layer, for text and for spectrograms.
+
+Source: Brown et al. 2022, arXiv:2210.00640 (heads moved from depth to width, everything else constant); the encoder is that of
+Long Range Arena, Tay et al. 2020, arXiv:2011.04006: norms in front, attention without biases, a token for the class.
+
+    tokens -> embedding + positions -> layers of [x += attention(norm(x)); x += mlp(norm(x))] -> norm -> class token -> head
+
+A variant's name is layers x heads: "1x16" has the sixteen heads of "4x4" in one layer, and 1.83 times fewer parameters. With
+`turns` heads are computed so many at a time, so that the memory for scores does not grow with their number; outputs are the
+same. `mixer` names how tokens look at each other (`edgetk.models.layers.mixers`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgetk.core.bundle import Bundle
+from edgetk.core.errors import UsageError
+from edgetk.core.signature import Signature, TensorSpec
+from edgetk.models.layers import mixers
+from edgetk.models.layers.attention import merge_heads, split_heads
+
+#: byte 0 does not occur in text: it is padding
+PAD = 0
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes. `head_width` times heads is the inner width of attention, whatever `dim` is.
+
+    vocabulary  of token numbers, one more row is the class token's; 0: spectrograms of `features` bands, which have no padding
+    length      tokens or frames of an input, without the class token
+    mixer       and its `settings`, see `edgetk.models.layers.mixers`
+    turns       heads that are computed together; 0: all
+    """
+
+    layers: int = 1
+    heads: int = 16
+    dim: int = 256
+    head_width: int = 64
+    ffn: int = 1024
+    vocabulary: int = 256
+    features: int = 128
+    length: int = 1000
+    classes: int = 2
+    mixer: str = "softmax"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    turns: int = 0
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "heads", "dim", "head_width", "ffn", "length", "classes"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"wide: {name} must be at least 1, got {getattr(self, name)}; correct it")
+        if self.dim % 2:
+            raise UsageError(f"wide: dim must be even, for sines and cosines of positions, got {self.dim}; correct it")
+        if not 0 <= self.turns <= self.heads:
+            raise UsageError(f"wide: turns must be in [0, {self.heads}], the number of heads, got {self.turns}; correct it")
+
+
+_DEEP = Config(dim=512, head_width=64, ffn=2048)
+VARIANTS: Mapping[str, Config] = {
+    **{f"{n}x{h}": Config(layers=n, heads=h) for n, h in ((4, 4), (2, 8), (1, 16))},
+    **{f"{n}x{h}": replace(_DEEP, layers=n, heads=h) for n, h in ((6, 8), (3, 16), (2, 24), (1, 48))},
+    "kws": Config(heads=8, dim=128, head_width=32, ffn=512, vocabulary=0, length=128, classes=35),
+}
+#: the variant that "wide" alone stands for
+DEFAULT = "1x16"
+
+
+class WideAttention(nn.Module):
+    """Heads of any number and width on x (B, N, C): sum over heads of mix(q_h, k_h, v_h) W_h, no biases."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.heads, self.width, self.turns = config.heads, config.head_width, config.turns
+        inner = config.heads * config.head_width
+        self.mixer = mixers.make(config.mixer, config.heads, config.head_width, config.length + 1, **config.settings)
+        if self.mixer.reads_queries:
+            self.to_q = nn.Linear(config.dim, inner, bias=False)
+            self.to_k = nn.Linear(config.dim, inner, bias=False)
+        self.to_v = nn.Linear(config.dim, inner, bias=False)
+        self.proj = nn.Linear(inner, config.dim, bias=False)
+
+    def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
+        """x (B, N, C), real (B, N) -> (B, N, C)."""
+        if self.turns in (0, self.heads):
+            y: Tensor = self.proj(merge_heads(self._mixed(x, real, 0, self.heads)))
+            return y
+        starts = range(0, self.heads, self.turns)
+        total = self._part(x, real, 0)
+        for first in starts[1:]:
+            total = total + self._part(x, real, first)
+        return total
+
+    def _part(self, x: Tensor, real: Tensor | None, first: int) -> Tensor:
+        """What `turns` heads from `first` on add to the output."""
+        count = min(self.turns, self.heads - first)
+        mixed = merge_heads(self._mixed(x, real, first, count))
+        return F.linear(mixed, self.proj.weight[:, first * self.width : (first + count) * self.width])
+
+    def _mixed(self, x: Tensor, real: Tensor | None, first: int, count: int) -> Tensor:
+        rows = slice(first * self.width, (first + count) * self.width)
+        layers = (self.to_q, self.to_k, self.to_v) if self.mixer.reads_queries else (self.to_v,) * 3
+        if count == self.heads:
+            q, k, v = (split_heads(layer(x), count) for layer in layers)
+        else:
+            q, k, v = (split_heads(F.linear(x, layer.weight[rows]), count) for layer in layers)
+        y: Tensor = self.mixer(q, k, v, real, first)
+        return y
+
+    def silent_heads(self) -> list[int]:
+        """Heads whose part of `proj` is zero: without them the output is the same, exactly."""
+        parts = self.proj.weight.view(self.proj.out_features, self.heads, self.width)
+        return [h for h in range(self.heads) if not bool(parts[:, h].any())]
+
+
+class Layer(nn.Module):
+    """x += attention(norm(x)); x += down(gelu(up(norm(x))))."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.dim)
+        self.attention = WideAttention(config)
+        self.norm = nn.LayerNorm(config.dim)
+        self.up = nn.Linear(config.dim, config.ffn)
+        self.down = nn.Linear(config.ffn, config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, real: Tensor | None) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x), real))
+        y: Tensor = x + self.dropout(self.down(self.dropout(F.gelu(self.up(self.norm(x))))))
+        return y
+
+
+class WideEncoder(nn.Module):
+    """Token numbers (B, T) in any number format, or spectrograms (B, T, F), -> class scores (B, K).
+
+    The last norm has no parameters, the head no biases, and the class token is the last row of the embedding: so the number
+    of parameters is the published rule's.
+    """
+
+    positions: Tensor
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = c = config
+        if c.vocabulary:
+            self.embedding = nn.Embedding(c.vocabulary + 1, c.dim)
+        else:
+            self.embed = nn.Linear(c.features, c.dim)
+            self.class_token = nn.Parameter(torch.zeros(c.dim))
+        self.register_buffer("positions", sinusoids(c.length + 1, c.dim), persistent=False)
+        self.dropout = nn.Dropout(c.dropout)
+        self.layers = nn.ModuleList(Layer(c) for _ in range(c.layers))
+        self.norm = nn.LayerNorm(c.dim, elementwise_affine=False)
+        self.hidden = nn.Linear(c.dim, c.ffn, bias=False)
+        self.head = nn.Linear(c.ffn, c.classes, bias=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+        if self.config.vocabulary:
+            nn.init.normal_(self.embedding.weight, std=1.0)
+            nn.init.zeros_(self.embedding.weight[-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        states, real = self._start(x)
+        for layer in self.layers:
+            states = layer(states, real)
+        y: Tensor = self.head(torch.relu(self.hidden(self.norm(states[:, 0]))))
+        return y
+
+    def _start(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The class token and what follows it (B, 1 + T, C), and which of them are real."""
+        if self.config.vocabulary:
+            tokens = x.to(torch.int64).clamp(0, self.config.vocabulary - 1)
+            first = torch.full_like(tokens[:, :1], self.config.vocabulary)
+            embedded = self.embedding(torch.cat([first, tokens], dim=1))
+            real = torch.cat([torch.ones_like(first, dtype=torch.bool), tokens != PAD], dim=1)
+        else:
+            start = self.class_token.expand(x.shape[0], 1, -1)
+            embedded, real = torch.cat([start, self.embed(x)], dim=1), None
+        return self.dropout(embedded + self.positions[: embedded.shape[1]]), real
+
+
+def sinusoids(count: int, dim: int) -> Tensor:
+    """Positions (count, dim): sines, then cosines (Vaswani et al. 2017, arXiv:1706.03762, section 3.5, in LRA's order)."""
+    rates = torch.exp(torch.arange(dim // 2) * (-math.log(10000.0) / max(dim // 2 - 1, 1)))
+    angles = torch.arange(count)[:, None] * rates
+    return torch.cat([torch.sin(angles), torch.cos(angles)], dim=1)
+
+
+def build(variant: str = DEFAULT, **config: Any) -> Bundle:
+    """An untrained encoder; `config` overrides fields of the variant's `Config`."""
+    shape = replace(VARIANTS[variant], **config)
+    source = {**asdict(shape), "settings": dict(shape.settings)}
+    text = TensorSpec("tokens", ("batch", shape.length), axes="B N")
+    sound = TensorSpec("features", ("batch", shape.length, shape.features), axes="B T F")
+    return Bundle(
+        name=f"wide-{variant}",
+        body=WideEncoder(shape).eval(),
+        signature=Signature(
+            inputs=(text if shape.vocabulary else sound,),
+            outputs=(TensorSpec("logits", ("batch", shape.classes), axes="B K"),),
+        ),
+        source={"model": "wide", "variant": variant, "config": source},
+        task="imdb-bytes" if shape.vocabulary == 256 else "imdb-tokens" if shape.vocabulary else "speech-commands",
+    )

@@ -1,0 +1,118 @@
+"""Wide encoders: the published numbers of parameters, heads in turns, silent heads, work and memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from edgetk.core.errors import UsageError
+from edgetk.export.lower import lower
+from edgetk.models.layers import mixers
+from edgetk.models.wide import VARIANTS, Config, WideAttention, WideEncoder, build, sinusoids
+from edgetk.targets import board
+from edgetk.targets.count import count
+
+#: arXiv:2210.00640's shapes by its rule: 4 d A + 2 d f + f + 5 d a layer, 257 d, and f d + 2 f of the head
+PARAMETERS = {
+    "6x8": 20_086_272, "3x16": 13_780_992, "2x24": 11_679_232, "1x48": 9_577_472,
+    "4x4": 3_484_928, "2x8": 2_431_744, "1x16": 1_905_152,
+}  # fmt: skip
+SMALL = Config(heads=4, dim=16, head_width=4, ffn=24, length=31)
+
+
+def parameters(variant: str) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in WideEncoder(VARIANTS[variant]).parameters())
+
+
+@pytest.mark.parametrize("variant", PARAMETERS)
+def test_parameters_are_the_published_rules(variant: str) -> None:
+    assert parameters(variant) == PARAMETERS[variant]
+
+
+def test_only_feed_forward_layers_go_with_the_depth() -> None:
+    for deep, wide in (("6x8", "1x48"), ("4x4", "1x16")):
+        c = VARIANTS[deep]
+        per_layer = 2 * c.dim * c.ffn + c.ffn + 5 * c.dim
+        assert parameters(deep) - parameters(wide) == (c.layers - 1) * per_layer
+
+
+@pytest.mark.parametrize("name", mixers.names())
+@pytest.mark.parametrize("turns", [1, 3])
+@torch.no_grad()
+def test_heads_in_turns_give_the_same(name: str, turns: int) -> None:
+    torch.manual_seed(0)
+    whole = WideAttention(replace(SMALL, mixer=name)).eval()
+    parts = WideAttention(replace(SMALL, mixer=name, turns=turns)).eval()
+    parts.load_state_dict(whole.state_dict())
+    x = torch.randn(2, 32, 16)
+    real = torch.arange(32).expand(2, -1) < 30
+    assert torch.allclose(whole(x, real)[:, :30], parts(x, real)[:, :30], atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_head_whose_part_of_the_output_is_zero_may_go() -> None:
+    torch.manual_seed(0)
+    wide = WideAttention(SMALL).eval()
+    wide.proj.weight[:, 4:8] = 0
+    assert wide.silent_heads() == [1]
+    narrow = WideAttention(replace(SMALL, heads=3)).eval()
+    kept = [i for i in range(16) if not 4 <= i < 8]
+    for name in ("to_q", "to_k", "to_v"):
+        getattr(narrow, name).weight.copy_(getattr(wide, name).weight[kept])
+    narrow.proj.weight.copy_(wide.proj.weight[:, kept])
+    x = torch.randn(2, 20, 16)
+    assert torch.allclose(wide(x), narrow(x), atol=1e-6)
+
+
+@torch.no_grad()
+def test_padding_and_what_is_behind_it_change_nothing() -> None:
+    torch.manual_seed(0)
+    net = WideEncoder(SMALL).eval()
+    x = torch.randint(1, 256, (2, 31)).float()
+    x[:, 20:] = 0
+    longer = net(x)
+    with torch.no_grad():
+        net.embedding.weight[0] = 9.0  # what padding is embedded as
+    assert torch.allclose(net(x), longer, atol=1e-5)
+    assert not torch.allclose(net(torch.where(x > 0, x - 1, x).clamp_min(1)), longer, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (1, 16)])
+def test_work_is_the_closed_form(shape: tuple[int, int]) -> None:
+    layers, heads = shape
+    config = {"layers": layers, "heads": heads, "dim": 16, "head_width": 4, "ffn": 24, "length": 31}
+    low = lower(build("1x16", **config), board.load("host"))[0]
+    n, inner = 32, heads * 4
+    expected = layers * n * (4 * 16 * inner + 2 * 16 * 24 + 2 * n * inner) + 16 * 24 + 24 * 2
+    assert count(low.graph, low.signature).macs == expected
+
+
+def test_memory_for_scores_does_not_grow_with_the_heads_in_turns() -> None:
+    def peak(heads: int, turns: int) -> int:
+        made = build("1x16", heads=heads, dim=16, head_width=4, ffn=8, length=127, turns=turns)
+        low = lower(made, board.load("host"))[0]
+        return count(low.graph, low.signature).peak_activation_bytes
+
+    scores = 128 * 128 * 4
+    together, turns = [peak(h, 0) for h in (2, 8)], [peak(h, 1) for h in (2, 8)]
+    assert together[1] - together[0] >= 6 * scores  # two tensors of scores live at a time, or one where softmax is in place
+    assert turns[1] - turns[0] < scores / 4
+    assert turns[1] < 3 * scores
+
+
+def test_positions_by_hand() -> None:
+    rows = sinusoids(3, 4)
+    assert torch.allclose(rows[0], torch.tensor([0.0, 0.0, 1.0, 1.0]))
+    assert torch.allclose(rows[2], torch.tensor([0.9092974, 2e-4, -0.4161468, 1.0]), atol=1e-6)
+
+
+def test_errors() -> None:
+    with pytest.raises(UsageError, match=r"wide: heads must be at least 1, got 0; correct it"):
+        Config(heads=0)
+    with pytest.raises(UsageError, match=r"wide: dim must be even, for sines and cosines of positions, got 15; correct it"):
+        Config(dim=15)
+    with pytest.raises(UsageError, match=r"wide: turns must be in \[0, 16\], the number of heads, got 17; correct it"):
+        Config(turns=17)
