@@ -118,5 +118,7 @@ def test_a_model_a_pass_and_a_board_in_a_package_of_ones_own(package: Path) -> N
     assert report["target"] == "my-board"
     assert {a["path"] for a in report["artifacts"]} == {"model.onnx", "model.stream.onnx"}
     assert all(a["parity"]["passed"] for a in report["artifacts"])
-    assert {f["kind"] for f in report["figures"]} == {"predicted"}
+    assert {f["kind"] for f in report["figures"]} == {"predicted", "missing"}
+    absent = {f["metric"] for f in report["figures"] if f["kind"] == "missing"}
+    assert absent == {"average_power", "slowest_clock"}  # the board's file has neither idle_w nor modes
     assert report["accuracy"]["after"]["n"] == 96
