@@ -91,7 +91,7 @@ def test_python_m_edgetk_works_and_fails_with_the_code():
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["compres"], "edgetk: No such command 'compres'. Did you mean 'compress'? (see: edgetk --help)"),
+        (["compres"], "edgetk: No such command 'compres'. Did you mean 'compress', 'compare'? (see: edgetk --help)"),
         (["compress", "--modle", "x"], "edgetk compress: No such option: --modle"),
         (["evaluate"], "edgetk evaluate: Missing argument 'MODEL' (see: edgetk evaluate --help)"),
         (["compress", "--seed", "x"], "edgetk compress: Invalid value for '--seed': "),

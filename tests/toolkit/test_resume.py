@@ -63,7 +63,7 @@ PHASES = {
     "checkpoint": ("edgetk.toolkit.checkpoint.save_model", 0),
     "final evaluation": ("edgetk.toolkit.runner.graph_predictor", 3),
     "export": ("edgetk.export.parity.prove", 3),
-    "figures": ("edgetk.targets.roofline.predict", 0),
+    "figures": ("edgetk.targets.predict.predict", 0),
     "report": ("edgetk.toolkit.runner.environment", 3),
 }
 
