@@ -33,12 +33,12 @@ def memory_macs(tokens: int, dim: int, bits: int, extra: int) -> int:
 def feed_forward_entries(dim: int, bits: int, extra: int) -> int:
     """Table entries of the two feed-forward layers."""
     tables = dim // bits
-    return tables * 2**bits * tables * (bits + extra) + tables * 2 ** (bits + extra) * dim
+    return tables * (1 << bits) * tables * (bits + extra) + tables * (1 << (bits + extra)) * dim
 
 
 def table_entries(dim: int, bits: int, extra: int) -> int:
     """Table entries of a whole block."""
-    return 3 * (dim // bits) * 2**bits * dim + feed_forward_entries(dim, bits, extra)
+    return 3 * (dim // bits) * (1 << bits) * dim + feed_forward_entries(dim, bits, extra)
 
 
 def bytes_read(dim: int, bits: int, extra: int, entry_bytes: int) -> int:

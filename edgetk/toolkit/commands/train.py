@@ -27,7 +27,7 @@ def train(
     labels: Annotated[
         str | None, typer.Option("--labels", help="Classes: 12, 16, 35, or words with commas; default: all words of the data.")
     ] = None,
-    recipe: Annotated[str, typer.Option("--recipe", "-r", help="paper, robust, spiking, spiking-small, transformer, images or a .toml file.")] = "paper",
+    recipe: Annotated[str, typer.Option("--recipe", "-r", help="A training recipe's name, or a .toml file.")] = "paper",
     epochs: Annotated[int | None, typer.Option("--epochs", help="Replaces the recipe's.")] = None,
     batch: Annotated[int | None, typer.Option("--batch", help="Clips per step; replaces the recipe's.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate; replaces the recipe's.")] = None,
