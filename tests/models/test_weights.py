@@ -13,6 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from edgetk.core.figures import Score
+from edgetk.export import parity
+from edgetk.export.lower import lower
+from edgetk.targets import board
 from edgetk.tasks.images.front_end import CLASSES
 from edgetk.tasks.speech.words import WORDS_16
 from edgetk.tasks.speech_commands import TASK
@@ -154,6 +157,16 @@ def test_binary_attention_is_within_a_point_of_the_softmax_attention_that_it_was
         assert card["accuracy"][split]["n"] == figures["n"]
         assert card["accuracy"][split]["top1"] >= figures["top1"] - 0.01, split
     assert sum((WEIGHTS / f"{n}.safetensors").stat().st_size for n in HASHED) <= 3e6
+
+
+@pytest.mark.parametrize("name", HASHED)
+def test_exported_binary_attention_is_proven_for_learned_hashes(name: str) -> None:
+    bundle = open_model(name)
+    (low,) = lower(bundle, board.load("raspberry-pi-5"))
+    proof = parity.prove(low, low.graph.SerializeToString())
+    assert proof.passed, proof
+    assert proof.max_abs <= 0.01 * proof.scale  # one flipped code moves its own token, not the decision
+    assert proof.agreement == 1.0
 
 
 @pytest.mark.parametrize("name", SPEECH)

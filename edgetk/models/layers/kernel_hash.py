@@ -74,6 +74,9 @@ class KernelHash(nn.Module):
     evaluation never learns; a hash that is not learned refuses to work.
     """
 
+    #: a response near zero may have another sign where sums are rounded otherwise: what `edgetk.export.parity` allows for
+    hashed = True
+
     def __init__(
         self, heads: int, dim: int, bits: int = BITS, anchors: int = ANCHORS, sigma: Sigma = "sample", who: str = "hash"
     ) -> None:
