@@ -30,6 +30,7 @@ from edgetk.core.signature import Signature, TensorSpec
 from edgetk.models._ecoformer_parts import EPS, Block, ConvMlp, Mlp, PatchEmbed, Stage, initialise
 from edgetk.models.layers.attention import ReducedAttention, SoftmaxAttention, to_image
 from edgetk.models.layers.binary_attention import Numerator
+from edgetk.models.layers.groups import Group, rows
 from edgetk.models.layers.hashed_attention import HashedAttention, learn_hashes
 from edgetk.models.layers.kernel_hash import ANCHORS, BITS, STATES, KernelHash, Sigma
 
@@ -182,6 +183,24 @@ class PyramidTransformer(nn.Module):
         the anchors. Raises InputError where a stage has fewer tokens than a hash needs, or x is blank.
         """
         return learn_hashes(self, x, generator)
+
+    def groups(self) -> tuple[Group, ...]:
+        """What structured pruning may take: the hidden channels of the MLPs. Residual streams and heads stay."""
+        found = []
+        height, width = self.config.size
+        for s, stage in enumerate(self.stages):
+            assert isinstance(stage, Stage)
+            stride = self.config.patch[1] if s == 0 else 2
+            height, width = -(-height // stride), -(-width // stride)
+            for b, block in enumerate(stage.blocks):
+                assert isinstance(block, Block)
+                name, mlp = f"stages.{s}.blocks.{b}.mlp", block.mlp
+                assert isinstance(mlp, ConvMlp | Mlp)
+                made = rows(f"{name}.expand", mlp.expand)
+                if isinstance(mlp, ConvMlp):
+                    made += rows(f"{name}.mix", mlp.mix)
+                found.append(Group(name, mlp.reduce.in_features, made, f"{name}.reduce", runs=height * width))
+        return tuple(found)
 
     def attention_costs(self) -> list[dict[str, Any]]:
         """Operations of the whole network, for one input, with EcoFormer's attention and with both others.

@@ -26,6 +26,7 @@ from edgetk.core.errors import UsageError
 from edgetk.core.signature import Signature, TensorSpec
 from edgetk.models.layers import mixers
 from edgetk.models.layers.attention import merge_heads, split_heads
+from edgetk.models.layers.groups import Group, rows
 
 #: byte 0 does not occur in text: it is padding
 PAD = 0
@@ -181,6 +182,15 @@ class WideEncoder(nn.Module):
             states = layer(states, real)
         y: Tensor = self.head(torch.relu(self.hidden(self.norm(states[:, 0]))))
         return y
+
+    def groups(self) -> tuple[Group, ...]:
+        """What structured pruning may take: the feed-forward channels."""
+        found = []
+        for i, layer in enumerate(self.layers):
+            assert isinstance(layer, Layer)
+            path = f"layers.{i}"
+            found.append(Group(f"{path}.ffn", layer.down.in_features, rows(f"{path}.up", layer.up), f"{path}.down"))
+        return tuple(found)
 
     def _start(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """The class token and what follows it (B, 1 + T, C), and which of them are real."""

@@ -86,7 +86,7 @@ class Search:
         return None
 
     def _work(self, name: str, width: int) -> float:
-        """Multiply-accumulates per frame that hang on a group."""
+        """Multiply-accumulates that hang on a group, per frame or, with `runs`, per input."""
         for group in self.groups:
             if group.name == name:
                 # not every weight is a parameter: that of a frozen memory is a buffer
@@ -94,7 +94,7 @@ class Search:
                 pieces = [operator.attrgetter(path)(self.bundle.module) for path in paths]
                 reader: Any = self.bundle.module.get_submodule(group.reader)
                 weights: int = sum(w.numel() for w in pieces if w.dim() > 1) + reader.weight.numel()
-                return width * weights / group.size
+                return group.runs * width * weights / group.size
         memory = next(m for m in self.memories if m.name == name)
         reading: Any = self.bundle.module.get_submodule(memory.reader)
         return float(width * (width + 1) + width * reading.out_features)

@@ -49,6 +49,7 @@ class Prune:
         """The module must declare its groups, their readers must still be linear layers, and there must be data."""
         from torch import nn
 
+        from edgetk.models.layers.groups import is_depthwise
         from edgetk.models.layers.norm import BatchNorm
         from edgetk.passes._search import declared
         from edgetk.passes._statistics import require_data
@@ -63,7 +64,7 @@ class Prune:
         makers = [p.path.rpartition(".")[0] for g in groups for p in g.producers if p.path.endswith(".weight")]
         for path in [*makers, *(g.reader for g in groups), *(m.reader for m in memories)]:
             layer = bundle.module.get_submodule(path)
-            if type(layer) not in (nn.Linear, BatchNorm):
+            if type(layer) not in (nn.Linear, BatchNorm) and not is_depthwise(layer):
                 raise PreconditionError(
                     f"prune: {path} must be a plain linear layer, got {type(layer).__name__}; "
                     "prune before factorize and quantize"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 
 from edgetk.core.bundle import Bundle
-from edgetk.core.errors import InputError, PreconditionError, UsageError
+from edgetk.core.errors import InputError, UsageError
 from edgetk.core.signature import Signature
 from edgetk.tasks.speech import front_end as fe
 from edgetk.tasks.speech.detect import CLEARED
@@ -71,8 +71,10 @@ def open_stream(model: str, runtime: str | None = None, task: str | None = None)
     """The model `model` (as `source.open_model` takes it) in `runtime`, or in what it comes for: a graph in onnxruntime, a
     model in memory in torch.
 
-    Raises UsageError (an unknown runtime, or one that cannot run this kind of model), PreconditionError (no stream form)
-    and InputError (a stream that does not read the frames of the speech front end, or has no labels).
+    A model without a stream form is run on windows (`edgetk.toolkit.stream_windows`).
+
+    Raises UsageError (an unknown runtime, or one that cannot run this kind of model) and InputError (a model that does not read
+    what the speech front end gives, or has no labels).
     """
     from edgetk.toolkit import source
 
@@ -86,9 +88,15 @@ def of_bundle(bundle: Bundle, runtime: str | None = None) -> Streamed:
     from edgetk.toolkit.evaluate import lookahead
 
     signature = bundle.signature
-    _check(bundle)
     labels = bundle.labels
     chosen = runtime or ("torch" if bundle.is_torch else "onnxruntime")
+    if not labels:
+        raise InputError(f"stream: model {bundle.name} must say its labels, got none; train it: edgetk train")
+    if not signature.is_streaming:
+        from edgetk.toolkit.stream_windows import WindowSteps
+
+        return Streamed(bundle.name, labels, 0, fe.HOP_SAMPLES / fe.SAMPLE_RATE, WindowSteps(bundle, chosen))
+    _check(bundle)
     steps: Steps
     if chosen == "torch":
         if not bundle.is_torch:
@@ -104,12 +112,10 @@ def of_bundle(bundle: Bundle, runtime: str | None = None) -> Streamed:
 
 
 def _check(bundle: Bundle) -> None:
-    """The model must stream over the frames of the speech front end and say what its scores mean."""
+    """The stream must read the frames of the speech front end."""
     from edgetk.toolkit import calling
 
     signature, who = bundle.signature, f"stream: model {bundle.name}"
-    if not signature.is_streaming:
-        raise PreconditionError(f"{who} must have a stream form, got one for whole inputs alone; take its .stream.onnx")
     wanted = fe.HOP_SAMPLES / fe.SAMPLE_RATE
     if len(signature.inputs) != 1 or signature.period_s != wanted:
         raise InputError(
@@ -122,8 +128,6 @@ def _check(bundle: Bundle) -> None:
             f"{who} must take frames of {fe.N_MELS} log-mel bands, got {' x '.join(map(str, shape))}; "
             "choose a model of the task speech-commands"
         )
-    if not bundle.labels:
-        raise InputError(f"{who} must say its labels, got none; train it: edgetk train")
 
 
 def _cleared(signature: Signature) -> list[int]:

@@ -14,6 +14,7 @@ from pass_models import Words, applied, around, gap, learned, outputs, right, st
 from torch import nn
 
 from edgetk.core.errors import PreconditionError, RecipeError
+from edgetk.models import ecoformer, wide
 from edgetk.models.layers.groups import delete
 from edgetk.models.lmuformer import LMUFormer
 from edgetk.passes import _statistics
@@ -228,3 +229,36 @@ def test_a_pruned_model_can_be_fine_tuned() -> None:
     after = applied(Prune(keep=KEEP), learned())
     tuned = applied(Finetune(epochs=1, batch=32, augment="none", device="cpu"), after)
     assert [v.shape for v in tuned.module.state_dict().values()] == [v.shape for v in after.module.state_dict().values()]
+
+
+def test_depthwise_convolutions_go_with_their_channels() -> None:
+    """EcoFormer's MLPs: expand, depthwise convolution, reduce; the work of a stage counts its tokens."""
+    shape = {"dims": [8, 8], "depths": [1, 1], "heads": [1, 1], "mlp_ratios": [3, 2], "reductions": [1, 1], "size": [16, 24]}
+    torch.manual_seed(0)
+    bundle = ecoformer.build("kws-msa", **shape, patch=[3, 2], classes=3)
+    groups = {g.name: g for g in bundle.module.groups()}
+    assert {name: (g.size, g.runs) for name, g in groups.items()} == {
+        "stages.0.blocks.0.mlp": (24, 8 * 12),
+        "stages.1.blocks.0.mlp": (16, 4 * 6),
+    }
+    silent = [3, 10, 17]  # channels that reach nothing: without them the outputs are the same
+    kept = [c for c in range(24) if c not in silent]
+    bundle.module.stages[0].blocks[0].mlp.reduce.weight.detach()[:, silent] = 0
+    x = torch.randn(2, 16, 24)
+    with torch.no_grad():
+        before = bundle.module(x)
+        delete(bundle.module, groups["stages.0.blocks.0.mlp"], kept)
+        mix = bundle.module.stages[0].blocks[0].mlp.mix
+        assert (mix.in_channels, mix.out_channels, mix.groups, tuple(mix.weight.shape)) == (21, 21, 21, (21, 1, 3, 3))
+        assert torch.allclose(bundle.module(x), before, atol=1e-6)
+
+
+def test_feed_forward_channels_of_wide_encoders_go() -> None:
+    bundle = wide.build("kws", heads=2, dim=8, head_width=4, ffn=12, length=10, features=6)
+    (group,) = bundle.module.groups()
+    bundle.module.layers[0].down.weight.detach()[:, 5] = 0
+    x = torch.randn(2, 10, 6)
+    with torch.no_grad():
+        before = bundle.module(x)
+        delete(bundle.module, group, [c for c in range(12) if c != 5])
+        assert torch.allclose(bundle.module(x), before, atol=1e-6)

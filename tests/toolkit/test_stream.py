@@ -12,8 +12,11 @@ import torch
 
 from edgetk.core.bundle import Bundle
 from edgetk.core.contracts import Lowered
-from edgetk.core.errors import InputError, PostconditionError, PreconditionError, UsageError
+from edgetk.core.errors import InputError, PostconditionError, UsageError
+from edgetk.core.signature import TensorSpec
+from edgetk.models import ecoformer
 from edgetk.models.lmuformer import build
+from edgetk.tasks.speech import front_end as fe
 from edgetk.tasks.speech.detect import Detector, Rule
 from edgetk.tasks.speech.gate import GateRule, levels, segments
 from edgetk.toolkit import stream
@@ -174,10 +177,18 @@ def test_what_cannot_listen_is_refused(bundle: Bundle, lowered: Lowered) -> None
 
     who = "model lmuformer-xs"
     assert bundle.clip is not None
+    whole = replace(bundle, signature=bundle.clip)
     refused(
-        replace(bundle, signature=bundle.clip),
-        PreconditionError,
-        f"{who} must have a stream form, got one for whole inputs alone; take its .stream.onnx",
+        whole,
+        UsageError,
+        "--runtime c needs a model with a stream form, got lmuformer-xs for whole inputs alone; leave .*",
+        "c",
+    )
+    short = replace(bundle.clip, inputs=(TensorSpec("features", ("batch", 64, 128)),))
+    refused(
+        replace(bundle, signature=short),
+        InputError,
+        f"{who} must stream, or take clips of 128 x 128 features, got 64 x 128; choose a model of the task speech-commands",
     )
     slow = replace(bundle, signature=replace(bundle.signature, period_s=0.02))
     refused(
@@ -211,3 +222,28 @@ def test_timings_keep_percentiles_in_constant_memory() -> None:
     timings.add(1e6)
     assert timings.longest_s == 1e6
     assert timings.to_json()["n"] == 1002
+
+
+@pytest.mark.parametrize("runtime", ["torch", "onnxruntime"])
+def test_a_model_of_whole_clips_listens_by_windows(runtime: str) -> None:
+    """After a clip's frames the row is the clip's; after ten more it is that of the newest second."""
+    small = ecoformer.build(
+        "kws-msa", dims=[8, 8], depths=[1, 1], heads=[1, 1], mlp_ratios=[1, 1], reductions=[1, 1], classes=3
+    )
+    streamed = stream.of_bundle(replace(small, labels=LABELS), runtime)
+    assert (streamed.lookahead, streamed.period_s) == (0, 0.01)
+    assert streamed.runtime.endswith(", windows of 98 frames every 10")
+    frames = frames_of(tones(1.5))
+    got = rows(streamed.steps, frames)
+
+    def clip(end: int) -> np.ndarray:
+        x = np.full((128, 128), fe.PAD_NORMALISED, np.float32)
+        x[:98] = frames[end - 98 : end]
+        with torch.inference_mode():
+            return small.module(torch.from_numpy(x)[None])[0].numpy()
+
+    for end in (98, 108, 128):
+        np.testing.assert_allclose(got[end - 1], clip(end), atol=1e-4)
+    np.testing.assert_array_equal(got[98:107], np.repeat(got[97:98], 9, 0))
+    assert not np.array_equal(got[97], got[107])
+    np.testing.assert_array_equal(rows(streamed.steps, frames[:20]), got[:20])  # a reset forgets

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,8 @@ class Slice:
 class Group:
     """`size` channels: the tensors that make them (`producers`) and the `nn.Linear` that reads them.
 
-    The reader's columns are tap-major: column k * size + c belongs to channel c, for k < taps.
+    The reader's columns are tap-major: column k * size + c belongs to channel c, for k < taps. A producer may be a depthwise
+    convolution. `runs`: how often its layers compute for an input, where groups of one model differ in that.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Group:
     producers: tuple[Slice, ...]
     reader: str
     taps: int = 1
+    runs: int = 1
 
 
 def rows(path: str, linear: nn.Module) -> tuple[Slice, ...]:
@@ -50,6 +53,11 @@ def norm_entries(path: str, norm: nn.Module) -> tuple[Slice, ...]:
     if isinstance(norm, BatchNorm):
         return tuple(Slice(f"{path}.{name}", 0) for name in ("weight", "bias", "running_mean", "running_var"))
     return (Slice(f"{path}.sign", 0),) if isinstance(norm, Sign) else ()
+
+
+def is_depthwise(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """True for a plain convolution of each channel by itself."""
+    return type(module) is nn.Conv2d and module.groups == module.in_channels == module.out_channels > 1
 
 
 def columns(group: Group, keep: Sequence[int]) -> list[int]:
@@ -68,6 +76,8 @@ def delete(body: nn.Module, group: Group, keep: Sequence[int]) -> None:
             module.out_features, module.in_features = module.weight.shape
         elif isinstance(module, BatchNorm):
             module.num_features = module.weight.numel()
+        elif is_depthwise(module):
+            module.in_channels = module.out_channels = module.groups = module.weight.shape[0]
 
 
 def _cut(body: nn.Module, piece: Slice, kept: Tensor) -> None:
