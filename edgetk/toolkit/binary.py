@@ -20,7 +20,7 @@ def binary(delivered: Sequence[Delivered], bundle: Bundle) -> dict[str, Any]:
 
     layers     per graph, under the name of its first file: `edgetk.export.binary_layers.BinaryLayer`s
     runs_as    runtime -> kind of layer -> how it runs there
-    attention  operations of the whole network with each attention, where the module has `attention_costs`
+    attention  operations of the whole network as it is built, with each attention, where the module has `attention_costs`
     """
     from edgetk.export.binary_layers import RUNS_AS, binary_layers
 
@@ -88,7 +88,8 @@ def notes(report: Mapping[str, Any]) -> list[str]:
         )
     if found.get("attention"):
         lines.append(
-            "operations of the whole network by layers as EcoFormer counts them (45 nm, float32); memory costs nothing there"
+            "operations of the whole network as it is built, before any pass, by layers as EcoFormer counts them (45 nm, float32); "
+            "memory costs nothing there"
         )
     return lines
 
