@@ -88,8 +88,8 @@ def notes(report: Mapping[str, Any]) -> list[str]:
         )
     if found.get("attention"):
         lines.append(
-            "operations of the whole network as it is built, before any pass, by layers as EcoFormer counts them (45 nm, float32); "
-            "memory costs nothing there"
+            "operations of the whole network as it is built, before any pass, by layers as EcoFormer counts them "
+            "(45 nm, float32); memory costs nothing there"
         )
     return lines
 
