@@ -34,7 +34,8 @@ def main(arguments: list[str]) -> int:
     except OSError:
         return BUSY
     children: list[subprocess.Popen[bytes]] = []
-    threading.Thread(target=_end_with_stdin, args=(children,), daemon=True).start()
+    starting, gone = threading.Lock(), threading.Event()
+    threading.Thread(target=_end_with_stdin, args=(children, starting, gone), daemon=True).start()
     say(f"clock {time.time()!r}")
     for number, task in enumerate(job["tasks"], 1):
         head = f"{number} of {len(job['tasks'])}: {task['name']}"
@@ -46,9 +47,15 @@ def main(arguments: list[str]) -> int:
         # caches, counts of use and temporary files of a runtime go where all else of the job goes
         (folder / "tmp").mkdir(exist_ok=True)
         home = {**os.environ, "XDG_CACHE_HOME": str(folder / "tmp"), "TMPDIR": str(folder / "tmp")}
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=home) as child:
+        with starting:  # no child starts that the end of stdin would miss
+            if gone.is_set():
+                return GONE
+            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=home)
             children.append(child)
+        with child:
             _, errors = child.communicate()
+        if gone.is_set():  # it was killed because of that: no result of its own
+            return GONE
         if not (folder / f"{task['id']}.json").is_file():
             lines = errors.decode("utf-8", "replace").strip().splitlines()
             how = f"signal {signal.Signals(-child.returncode).name}" if child.returncode < 0 else f"status {child.returncode}"
@@ -70,11 +77,13 @@ def write(folder: Path, task: dict[str, Any], result: dict[str, Any]) -> None:
     part.replace(folder / f"{task['id']}.json")
 
 
-def _end_with_stdin(children: list[subprocess.Popen[bytes]]) -> None:
+def _end_with_stdin(children: list[subprocess.Popen[bytes]], starting: threading.Lock, gone: threading.Event) -> None:
     while os.read(0, 4096):  # not sys.stdin: its lock must be free when the interpreter ends
         pass
-    for child in children:
-        child.kill()
+    with starting:
+        gone.set()
+        for child in children:
+            child.kill()
     os._exit(GONE)
 
 
