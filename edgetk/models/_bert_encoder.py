@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgetk.core.errors import UsageError
+from edgetk.models.layers import hard_attention
 from edgetk.models.layers.attention import merge_heads, split_heads
 
 PAD, SEP = 0, 102
@@ -27,7 +28,7 @@ class Config:
     """The defaults are MiniLM-L6's shape (Wang et al. 2020, arXiv:2002.10957: 6 layers of 384).
 
     `length` tokens of an input; `positions` rows of the position table, at least as many; `classes` 0: the pooled vector
-    itself comes out.
+    itself comes out. `hard`: so many of the largest attention weights of a query count, in every layer (0: all).
     """
 
     length: int = 64
@@ -39,8 +40,10 @@ class Config:
     heads: int = 12
     ffn: int = 1536
     dropout: float = 0.1
+    hard: int = 0
 
     def __post_init__(self) -> None:
+        hard_attention.require(self.hard, "bert")
         if self.dim % self.heads:
             raise UsageError(f"bert: dim must be a multiple of heads, got {self.dim} and {self.heads}; change one of them")
         if not 2 <= self.length <= self.positions:
@@ -71,11 +74,15 @@ class Embeddings(nn.Module):
 
 
 class Attention(nn.Module):
-    """Softmax attention of x (B, T, C) with `mask` (B, 1, 1, T) added to the scores; before residual and norm."""
+    """Softmax attention of x (B, T, C) with `mask` (B, 1, 1, T) added to the scores; before residual and norm.
+
+    Heads are `width` numbers each, as many as the layers have rows for. `keep`: so many probabilities of a row count, 0: all.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.heads = config.heads
+        self.width = config.dim // config.heads
+        self.keep = 0
         self.query = nn.Linear(config.dim, config.dim)
         self.key = nn.Linear(config.dim, config.dim)
         self.value = nn.Linear(config.dim, config.dim)
@@ -83,11 +90,17 @@ class Attention(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        q, k, v = (split_heads(part, self.heads) for part in (self.query(x), self.key(x), self.value(x)))
+        made = (self.query(x), self.key(x), self.value(x))
+        q, k, v = (split_heads(part, part.shape[-1] // self.width) for part in made)
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1) + mask.to(q.dtype)
         weights = self.dropout(torch.softmax(scores, dim=-1).to(v.dtype))
-        y: Tensor = self.output(merge_heads(weights @ v))
+        y: Tensor = self.output(merge_heads(hard_attention.mix(weights, v, self.hard)))
         return y
+
+    @property
+    def hashed(self) -> bool:
+        """True where a rounding may exchange two weights that are nearly equal, of which one is kept."""
+        return self.hard > 0
 
 
 class Layer(nn.Module):

@@ -1,0 +1,328 @@
+"""What a module declares to pruning by blocks: blocks and their parts, how to try without them, how to lose them for good.
+
+A module offers `elements()`: its blocks in order of computation. A block (an attention, a feed-forward network) holds parts
+(heads, groups of neurons, steps of a memory's order). Without a block the sum around it stays: `x + block(x)` becomes `x`; a
+forward pass asks `gone(block)`. Without a part its channels are zero where they are read; the reader's bias stays.
+
+    with a mask   Masks(body, blocks).set({"layers.5.ffn", "layers.4.attention.7"})   reversible, only what changes is copied
+    for good      delete(body, blocks, {...})                                         smaller tensors, blocks give way to `Gone`
+
+`stages()`, where a module has it, are the functions whose composition is its whole-input form; `Block.stage` counts them, so
+that a change needs only the stages from its own on.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgetk.core.errors import PreconditionError, closest
+from edgetk.models.layers import groups
+from edgetk.models.layers.groups import Group, MemoryGroup, columns
+
+#: neurons of a feed-forward network that are removed together
+NEURONS = 256
+
+
+@dataclass(frozen=True)
+class Part:
+    """Channels [first, last) of a block's group, or the orders [first, last) of its memory.
+
+    `parameters` go with it; so do `macs` multiply-accumulates of a whole input.
+    """
+
+    name: str
+    first: int
+    last: int
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block.
+
+    kind        "attention", "ffn", "channels" or "memory"
+    stage       the first of the module's `stages()` that a change of it changes
+    parameters, macs   what goes with the whole block; of a whole input
+    paths       modules that become `Gone` with it, what makes its output last; (): it cannot go whole, and its last part stays
+    parts       in the order in which they are tried; a memory's go in turn, from the highest order down
+    group, memory   what the parts are channels, or orders, of
+    bias        tensor that is the block's output once all parts are gone; "": that is zero
+    hard        module whose softmax may keep its largest probabilities only, not renormalised: as many as its attribute
+                `keep: int` says, 0: all; "": none
+    """
+
+    name: str
+    kind: str
+    stage: int
+    parameters: int
+    macs: int
+    paths: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
+    group: Group | None = None
+    memory: MemoryGroup | None = None
+    bias: str = ""
+    hard: str = ""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the block can go as a whole."""
+        return bool(self.paths)
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether a part can only go when those before it are gone."""
+        return self.memory is not None
+
+    def order(self, removed: Collection[str]) -> int:
+        """The order that its memory has without the parts `removed`."""
+        assert self.memory is not None
+        return min([self.memory.order, *(p.first for p in self.parts if p.name in removed)])
+
+
+class Gone(nn.Module):
+    """In the place of what was removed. A sum around it leaves it out; in a chain it passes on what it gets."""
+
+    def forward(self, x: Tensor, *_: Any) -> Tensor:
+        return x
+
+
+class Constant(nn.Module):
+    """What is left of a block without parts: the bias (C,) of its last layer, whatever it reads."""
+
+    def __init__(self, bias: Tensor) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(bias.detach().clone())
+
+    def forward(self, *_: Any) -> Tensor:
+        return self.bias
+
+
+def gone(module: nn.Module) -> bool:
+    """Whether a block was removed: its sum is to be left out."""
+    return isinstance(module, Gone)
+
+
+def declared(body: nn.Module, neurons: int = NEURONS) -> tuple[Block, ...]:
+    """The blocks that a module says can be removed, feed-forward networks in groups of `neurons`."""
+    blocks: tuple[Block, ...] = body.elements(neurons=neurons)  # type: ignore[operator]
+    return blocks
+
+
+def block(
+    body: nn.Module,
+    name: str,
+    kind: str,
+    stage: int,
+    group: Group | None = None,
+    width: int = 0,
+    runs: int = 1,
+    more_macs: int = 0,
+    paths: Sequence[str] = (),
+    bias: str = "",
+    hard: str = "",
+) -> Block:
+    """A block of `body` with all numbers counted: parts of `width` channels of `group` each (the last may have fewer).
+
+    Every weight is used `runs` times for a whole input; `more_macs` is what the block computes besides, shared by its parts.
+    """
+    owned = [p for path in paths for p in body.get_submodule(path).parameters()]
+    parameters = sum(p.numel() for p in owned)
+    macs = runs * sum(p.numel() for p in owned if p.dim() > 1) + more_macs
+    parts = []
+    if group is not None:
+        tensors = [_tensor(body, path) for path in (*(piece.path for piece in group.producers), f"{group.reader}.weight")]
+        every = sum(t.numel() for t in tensors)
+        weights = sum(t.numel() for t in tensors if t.dim() > 1)
+        if not paths:
+            parameters, macs = every, runs * weights + more_macs
+        for index, first in enumerate(range(0, group.size, width)):
+            count = min(width, group.size - first)
+            own = runs * weights * count // group.size + more_macs * count // group.size
+            parts.append(Part(f"{name}.{index}", first, first + count, every * count // group.size, own))
+    return Block(name, kind, stage, parameters, macs, tuple(paths), tuple(parts), group, None, bias, hard)
+
+
+def memory_block(body: nn.Module, memory: MemoryGroup, stage: int, steps: int = 8, runs: int = 1) -> Block:
+    """A memory whose order may fall by `steps` equal steps, down to the lowest."""
+    reader: Any = body.get_submodule(memory.reader)
+    bounds = [memory.order * i // steps for i in range(1, steps + 1)]
+    parts = []
+    for index, (low, high) in enumerate(sorted(itertools.pairwise(bounds), reverse=True)):
+        squares = high * (high + 1) - low * (low + 1)
+        parameters = (high - low) * reader.out_features
+        parts.append(Part(f"{memory.name}.{index}", low, high, parameters, runs * (squares + parameters)))
+    reading = memory.order * reader.out_features
+    macs = runs * (memory.order * (memory.order + 1) + reading)
+    return Block(memory.name, "memory", stage, reading, macs, parts=tuple(parts), memory=memory)
+
+
+def find(blocks: Sequence[Block], names: Collection[str]) -> None:
+    """Raise PreconditionError for a name that is neither a block nor a part."""
+    known = {b.name for b in blocks} | {p.name for b in blocks for p in b.parts}
+    for name in names:
+        if name not in known:
+            raise PreconditionError(f"elements: a name must be one of the model's, got {name!r}; {closest(name, known)}")
+
+
+def channels_left(of: Block, removed: Collection[str]) -> list[int]:
+    """The channels of a block's group that stay, ascending."""
+    assert of.group is not None
+    away = {c for p in of.parts if p.name in removed for c in range(p.first, p.last)}
+    return [c for c in range(of.group.size) if c not in away]
+
+
+class Masks:
+    """A body with elements switched off and on again.
+
+    `refit` gives for a memory's name and a lower order the weights (out, order + D) of its reader.
+    """
+
+    def __init__(
+        self,
+        body: nn.Module,
+        blocks: Sequence[Block],
+        refit: Mapping[str, Callable[[int], Tensor]] = MappingProxyType({}),
+    ) -> None:
+        self._body, self._blocks, self._refit = body, tuple(blocks), refit
+        self._undo: list[Callable[[], None]] = []
+
+    @torch.no_grad()
+    def set(self, removed: Collection[str], hard: Mapping[str, int] = MappingProxyType({})) -> None:
+        """From now on the elements `removed` are off and no others; `hard`: attentions' names -> probabilities they keep."""
+        for undo in reversed(self._undo):
+            undo()
+        self._undo = []
+        for of in self._blocks:
+            if of.name in removed:
+                for path in of.paths:
+                    self._swap(path, Gone())
+                continue
+            if of.memory is not None and of.order(removed) < of.memory.order:
+                self._lower(of, of.order(removed))
+            elif of.group is not None and any(p.name in removed for p in of.parts):
+                self._zero(of, removed)
+            if of.name in hard:
+                self._keep(of.hard, hard[of.name])
+
+    def _swap(self, path: str, new: nn.Module) -> None:
+        old = self._body.get_submodule(path)
+        self._body.set_submodule(path, new)
+        self._undo.append(lambda: self._body.set_submodule(path, old))
+
+    def _zero(self, of: Block, removed: Collection[str]) -> None:
+        assert of.group is not None
+        staying = set(channels_left(of, removed))
+        away = columns(of.group, [c for c in range(of.group.size) if c not in staying])
+        weight, index = _tensor(self._body, f"{of.group.reader}.weight"), torch.tensor(away)
+        index = index.to(weight.device)
+        before = weight[:, index].clone()
+        weight[:, index] = 0.0
+        self._undo.append(lambda: _put(weight, index, before))
+
+    def _lower(self, of: Block, order: int) -> None:
+        memory = of.memory
+        assert memory is not None
+        mixer: Any = self._body.get_submodule(memory.mixer)
+        reader: Any = self._body.get_submodule(memory.reader)
+        old, weight, width = mixer.memory, reader.weight, reader.in_features
+
+        def undo() -> None:
+            mixer.memory, reader.weight, reader.in_features = old, weight, width
+
+        self._undo.append(undo)
+        memory.resize(self._body, order)
+        mixer.memory.to(weight.device)
+        reader.weight.copy_(self._refit[of.name](order))
+
+    def _keep(self, path: str, count: int) -> None:
+        attention: Any = self._body.get_submodule(path)
+        before = attention.keep
+        attention.keep = count
+        self._undo.append(lambda: setattr(attention, "keep", before))
+
+
+@torch.no_grad()
+def delete(body: nn.Module, blocks: Sequence[Block], removed: Collection[str], hard: Mapping[str, int] | None = None) -> None:
+    """Physically remove elements from `body`. A memory's reader keeps its weights of the lower orders: refit it afterwards."""
+    find(blocks, [*removed, *(hard or {})])
+    for of in blocks:
+        if of.name in removed:
+            for path in of.paths:
+                body.set_submodule(path, Gone())
+            continue
+        if hard and of.name in hard:
+            attention: Any = body.get_submodule(of.hard)
+            attention.keep = hard[of.name]
+        if of.memory is not None:
+            if of.order(removed) < of.memory.order:
+                of.memory.resize(body, of.order(removed))
+        elif of.group is not None and any(p.name in removed for p in of.parts):
+            _cut(body, of, channels_left(of, removed))
+
+
+def _cut(body: nn.Module, of: Block, left: list[int]) -> None:
+    assert of.group is not None
+    if left:
+        groups.delete(body, of.group, left)
+        return
+    *chain, last = of.paths
+    bias = _tensor(body, of.bias) if of.bias else None
+    for path in chain:
+        body.set_submodule(path, Gone())
+    body.set_submodule(last, Gone() if bias is None else Constant(bias))
+
+
+def _put(weight: Tensor, index: Tensor, before: Tensor) -> None:
+    with torch.no_grad():
+        weight[:, index] = before
+
+
+def _tensor(body: nn.Module, path: str) -> Tensor:
+    parent, _, name = path.rpartition(".")
+    found: Tensor = getattr(body.get_submodule(parent), name)
+    return found
+
+
+def parameters_of(blocks: Sequence[Block], removed: Collection[str]) -> int:
+    """Parameters that go with the elements `removed`."""
+    return sum(n for n, _ in _costs(blocks, removed))
+
+
+def macs_of(blocks: Sequence[Block], removed: Collection[str]) -> int:
+    """Multiply-accumulates of a whole input that go with the elements `removed`."""
+    return sum(n for _, n in _costs(blocks, removed))
+
+
+def _costs(blocks: Sequence[Block], removed: Collection[str]) -> Iterator[tuple[int, int]]:
+    for of in blocks:
+        if of.name in removed:
+            yield of.parameters, of.macs
+        else:
+            yield from ((p.parameters, p.macs) for p in of.parts if p.name in removed)
+
+
+__all__ = [
+    "NEURONS",
+    "Block",
+    "Constant",
+    "Gone",
+    "Masks",
+    "Part",
+    "block",
+    "channels_left",
+    "declared",
+    "delete",
+    "find",
+    "gone",
+    "macs_of",
+    "memory_block",
+    "parameters_of",
+]
