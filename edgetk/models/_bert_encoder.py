@@ -6,9 +6,10 @@ tokens, as sentence encoders have it (Reimers & Gurevych 2019, arXiv:1908.10084,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from edgetk.core.errors import UsageError
 from edgetk.models.layers import hard_attention
 from edgetk.models.layers.attention import merge_heads, split_heads
+from edgetk.models.layers.elements import NEURONS, Block, block, gone, plain
+from edgetk.models.layers.groups import Group, rows
 
 PAD, SEP = 0, 102
 #: what is added to the score of a padded token: exp() of it is 0 in float32, and it is finite in float16
@@ -104,7 +107,7 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """x = norm(x + attention(x)); x = norm(x + down(gelu(up(x))))."""
+    """x = norm(x + attention(x)); x = norm(x + down(gelu(up(x)))). Without one of the two its norm stays."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -116,8 +119,12 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        x = self.attention_norm(x + self.dropout(self.attention(x, mask)))
-        y: Tensor = self.norm(x + self.dropout(self.down(F.gelu(self.up(x)))))
+        if not gone(self.attention):
+            x = x + self.dropout(self.attention(x, mask))
+        x = self.attention_norm(x)
+        if not gone(self.down):
+            x = x + self.dropout(self.down(F.gelu(self.up(x))))
+        y: Tensor = self.norm(x)
         return y
 
 
@@ -142,24 +149,60 @@ class BertEncoder(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Token numbers (B, T) -> the last layer's vectors (B, T, C)."""
-        tokens = self.tokens(x)
-        mask = (tokens == PAD).to(torch.float32)[:, None, None, :] * MASKED
-        states = self.embeddings(tokens)
+        states, padding = self._embed(x)
         for layer in self.layers:
-            states = layer(states, mask)
-        y: Tensor = states
-        return y
-
-    def pooled(self, x: Tensor) -> Tensor:
-        """Token numbers (B, T) -> mean of the real tokens' vectors (B, C)."""
-        states = self.encode(x)
-        real = (self.tokens(x) != PAD).to(states.dtype)[..., None]
-        return (states * real).sum(1) / real.sum(1).clamp_min(1.0)
+            states = layer(states, padding * MASKED)
+        return states
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = self.pooled(x)
+        made: Any = x
+        for stage in self.stages():
+            made = stage(made)
+        y: Tensor = made
+        return y
+
+    def stages(self) -> tuple[Callable[..., Any], ...]:
+        """The embeddings, each layer, and what follows: `forward` is one after the other."""
+        return (self._embed, *(functools.partial(self._through, i) for i in range(len(self.layers))), self._decide)
+
+    def _embed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors (B, T, C), and 1 for each padding (B, 1, 1, T)."""
+        tokens = self.tokens(x)
+        return self.embeddings(tokens), (tokens == PAD).to(torch.float32)[:, None, None, :]
+
+    def _through(self, layer: int, made: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        states, padding = made
+        return self.layers[layer](states, padding * MASKED), padding
+
+    def _decide(self, made: tuple[Tensor, Tensor]) -> Tensor:
+        states, padding = made
+        real = (1.0 - padding[:, 0, 0, :, None]).to(states.dtype)
+        pooled = (states * real).sum(1) / real.sum(1).clamp_min(1.0)
         y: Tensor = pooled if self.head is None else self.head(self.dropout(pooled))
         return y
+
+    def trimmed(self, x: Tensor) -> Tensor:
+        """Token numbers (B, T) without the last tokens that are padding in every row."""
+        return x[:, : max(2, int((self.tokens(x) != PAD).sum(1).max()))]
+
+    def elements(self, neurons: int = NEURONS) -> tuple[Block, ...]:
+        """Attentions with their heads, feed-forward networks with groups of so many `neurons`; none of what was factorized."""
+        found, length = [], self.config.length
+        for i, layer in enumerate(self.layers):
+            path, attention = f"layers.{i}", layer.attention
+            if isinstance(attention, Attention) and plain(attention, "query", "key", "value", "output"):
+                at = f"{path}.attention"
+                made = tuple(s for name in ("query", "key", "value") for s in rows(f"{at}.{name}", getattr(attention, name)))
+                group = Group(at, attention.output.in_features, made, f"{at}.output")
+                products = 2 * length * length * group.size
+                found.append(
+                    block(self, at, "attention", i + 1, group, attention.width, length, products, [at], f"{at}.output.bias", at)
+                )
+            if plain(layer, "up", "down"):
+                group = Group(f"{path}.ffn", layer.down.in_features, rows(f"{path}.up", layer.up), f"{path}.down")
+                away = [f"{path}.up", f"{path}.down"]
+                found.append(block(self, group.name, "ffn", i + 1, group, neurons, length, 0, away, f"{path}.down.bias"))
+        return tuple(found)
 
     def matrices(self) -> tuple[str, ...]:
         """Names of the encoder's linear layers, in order of computation: what factorization and pruning work on."""

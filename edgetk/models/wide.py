@@ -5,7 +5,8 @@ Long Range Arena, Tay et al. 2020, arXiv:2011.04006: norms in front, attention w
 
     tokens -> embedding + positions -> layers of [x += attention(norm(x)); x += mlp(norm(x))] -> norm -> class token -> head
 
-A variant's name is layers x heads: "1x16" has the sixteen heads of "4x4" in one layer, and 1.83 times fewer parameters. With
+A variant's name is layers x heads: "1x16" has the sixteen heads of "4x4" in one layer, and 1.83 times fewer parameters. They
+read bytes; those that start with "tokens" read WordPiece units, most of their parameters are the embedding's. With
 `turns` heads are computed so many at a time, so that the memory for scores does not grow with their number; outputs are the
 same. `mixer` names how tokens look at each other (`edgetk.models.layers.mixers`).
 """
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from edgetk.core.bundle import Bundle
 from edgetk.core.errors import UsageError
 from edgetk.core.signature import Signature, TensorSpec
-from edgetk.models.layers import mixers
+from edgetk.models.layers import hard_attention, mixers
 from edgetk.models.layers.attention import merge_heads, split_heads
 from edgetk.models.layers.groups import Group, rows
 
@@ -70,6 +71,7 @@ _DEEP = Config(dim=512, head_width=64, ffn=2048)
 VARIANTS: Mapping[str, Config] = {
     **{f"{n}x{h}": Config(layers=n, heads=h) for n, h in ((4, 4), (2, 8), (1, 16))},
     **{f"{n}x{h}": replace(_DEEP, layers=n, heads=h) for n, h in ((6, 8), (3, 16), (2, 24), (1, 48))},
+    **{f"tokens-{n}x{h}": Config(layers=n, heads=h, vocabulary=30522, length=512) for n, h in ((4, 4), (1, 16))},
     "kws": Config(heads=8, dim=128, head_width=32, ffn=512, vocabulary=0, length=128, classes=35),
 }
 #: the variant that "wide" alone stands for
@@ -116,6 +118,19 @@ class WideAttention(nn.Module):
             q, k, v = (split_heads(F.linear(x, layer.weight[rows]), count) for layer in layers)
         y: Tensor = self.mixer(q, k, v, real, first)
         return y
+
+    @property
+    def hard(self) -> int:
+        """The largest softmax weights of a query that count (`layers.hard_attention`), 0 for all; may be set at any time."""
+        return int(getattr(self.mixer, "keep", 0))
+
+    @hard.setter
+    def hard(self, keep: int) -> None:
+        kind = mixers.name_of(self.mixer)
+        if kind not in ("softmax", "hard"):
+            raise UsageError(f"wide: hard keeps weights of a softmax, got the mixer {kind}; build the model with softmax")
+        name, settings = ("hard", {"keep": keep}) if hard_attention.require(keep, "wide") else ("softmax", {})
+        self.mixer = mixers.make(name, self.heads, self.width, self.mixer.length, **settings)
 
     def silent_heads(self) -> list[int]:
         """Heads whose part of `proj` is zero: without them the output is the same, exactly."""

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetk.core.errors import InputError
 from edgetk.tasks.imdb import reviews
 
 if TYPE_CHECKING:
@@ -72,18 +71,13 @@ class ImdbBytesLM:
 
         from edgetk.tasks.imdb.windows import LENGTH
 
-        try:
-            content = Path(path).read_bytes()[-LENGTH:]
-        except OSError as error:
-            raise InputError(f"{path}: must be a readable file, got: {error.strerror}; check the path") from error
-        if not content:
-            raise InputError(f"{path}: must hold at least one byte, got none; write some text")
+        content = reviews.one_file(path)[-LENGTH:]
         return torch.tensor([list(content.rjust(LENGTH, b"\0"))], dtype=torch.float32)
 
     def describe(self, folder: Path | None) -> list[tuple[str, str]]:
         """What is in `folder`: names and texts, for printing as a table."""
         if folder is None:
-            return [("sample", "none: the publisher states no licence; hand in the data with --data FOLDER")]
+            return [reviews.NO_SAMPLE]
         return reviews.describe(reviews.layout(folder, self.name), self.name)
 
     def verify(self, folder: Path | None) -> list[str]:

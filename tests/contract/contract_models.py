@@ -131,10 +131,12 @@ def texts(folder: Path, name: str) -> Path:
 
 
 def reviews(folder: Path) -> Path:
-    """Reviews of random letters in the layout of IMDb's archive."""
+    """Reviews of random words of four letters in the layout of IMDb's archive."""
     random = np.random.default_rng(0)
     for part, name in ((part, name) for part in ("train", "test") for name in ("neg", "pos")):
         (folder / part / name).mkdir(parents=True)
         for n in range(12):
-            (folder / part / name / f"{n:02}.txt").write_bytes(random.integers(97, 123, 150, dtype=np.uint8).tobytes())
+            text = random.integers(97, 123, 150, dtype=np.uint8)
+            text[4::5] = ord(" ")
+            (folder / part / name / f"{n:02}.txt").write_bytes(text.tobytes())
     return folder

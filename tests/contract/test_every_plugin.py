@@ -41,7 +41,7 @@ AFTER: Mapping[str, Callable[[], Bundle]] = {"refactorize": contract_models.fact
 #: data for tasks that embed none
 FOLDERS: Mapping[str, Callable[[Path], Path]] = {
     "cifar10": contract_models.binary_pictures,
-    "imdb-bytes-lm": contract_models.reviews,
+    **dict.fromkeys(("imdb-bytes", "imdb-bytes-lm", "imdb-tokens"), contract_models.reviews),
     **{name: partial(contract_models.texts, name=name) for name in ("cola", "mrpc", "rte", "sst2")},
 }
 

@@ -116,6 +116,11 @@ def declared(body: nn.Module, neurons: int = NEURONS) -> tuple[Block, ...]:
     return blocks
 
 
+def plain(module: nn.Module, *names: str) -> bool:
+    """Whether all these layers of a module are linear ones that nothing was done to."""
+    return all(type(getattr(module, name)) is nn.Linear for name in names)
+
+
 def block(
     body: nn.Module,
     name: str,
@@ -325,4 +330,5 @@ __all__ = [
     "macs_of",
     "memory_block",
     "parameters_of",
+    "plain",
 ]

@@ -24,6 +24,8 @@ HOW_TO_GET: Final = (
     "unpack it and hand in the folder aclImdb with --data FOLDER. Parquet files train.parquet and test.parquet with the\n"
     "columns text and label work too (pip install 'edgetk[parquet]')."
 )
+#: what `edgetk data` prints without a folder
+NO_SAMPLE: Final = ("sample", "none: the publisher states no licence; hand in the data with --data FOLDER")
 
 
 class Layout(Protocol):
@@ -126,6 +128,17 @@ def describe(source: Layout, who: str) -> list[tuple[str, str]]:
     return [*facts, ("licence", "none stated by the publisher; cite Maas et al. 2011, ACL")]
 
 
+def one_file(path: Path) -> bytes:
+    """The bytes of a text file. Raises InputError where it cannot be read or is empty."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: must be a readable file, got: {error.strerror}; check the path") from error
+    if not content:
+        raise InputError(f"{path}: must hold at least one byte, got none; write some text")
+    return content
+
+
 def verify(source: Layout) -> list[str]:
     """What is wrong, one sentence each: missing parts, empty reviews, text that is not UTF-8, reviews of both parts."""
     problems = [f"{part}: no reviews of it" for part in PARTS if part not in source.stored()]
@@ -157,12 +170,14 @@ __all__ = [
     "HELD_OUT",
     "HOW_TO_GET",
     "LABELS",
+    "NO_SAMPLE",
     "Archive",
     "Layout",
     "Parquet",
     "describe",
     "joined",
     "layout",
+    "one_file",
     "split_of",
     "verify",
 ]

@@ -79,11 +79,7 @@ class TextData:
             raise InputError(
                 f"{self._who}: at most {len(labels)} calibration texts are there, got a wish for {n}; ask for fewer"
             )
-        turns = torch.empty_like(labels)
-        for label in range(len(self.labels)):
-            of_it = labels == label
-            turns[of_it] = torch.arange(int(of_it.sum()))
-        return tokens[(turns * len(self.labels) + labels).argsort()[:n]].float()
+        return tokens[taking_turns(labels, len(self.labels))[:n]].float()
 
     def require_training(self) -> None:
         """Raise InputError where there is no training part; reads nothing."""
@@ -95,16 +91,35 @@ class TextData:
     ) -> tuple[Callable[[Tensor], tuple[Tensor, Tensor]], int]:
         """Rows of the training split (B,) -> token numbers (B, T) float32 and soft targets (B, K), on `device`."""
         tokens, labels = (t.to(device) for t in self.tokens("train"))
-        targets = F.one_hot(labels, len(self.labels)).float()
-        mask = 0.0 if augmentation is None else augmentation.mask
-
-        def draw(rows: Tensor) -> tuple[Tensor, Tensor]:
-            x = tokens[rows]
-            if mask > 0.0:  # never what stands for structure: padding, [CLS], [SEP]
-                x = torch.where((x > SEP) & (torch.rand_like(x, dtype=torch.float32) < mask), MASK, x)
-            return x.float(), targets[rows]
-
-        return draw, len(labels)
+        share = 0.0 if augmentation is None else augmentation.mask
+        return drawing(tokens, labels, len(self.labels), share, MASK, SEP), len(labels)
 
 
-__all__ = ["AUGMENTATIONS", "HELD_OUT", "SPLITS", "Augmentation", "TextData"]
+def taking_turns(labels: Tensor, classes: int) -> Tensor:
+    """Indices (N,) of labels (N,), one of each class after the other, each class in the stored order."""
+    turns = torch.empty_like(labels)
+    for label in range(classes):
+        of_it = labels == label
+        turns[of_it] = torch.arange(int(of_it.sum()))
+    return (turns * classes + labels).argsort()
+
+
+def drawing(
+    tokens: Tensor, labels: Tensor, classes: int, share: float, hidden: int, structure: int
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Rows (B,) of tokens (N, T) and labels (N,) -> token numbers (B, T) float32 and targets (B, classes).
+
+    A `share` of the tokens becomes `hidden`, but never one that stands for structure: those are numbered up to `structure`.
+    """
+    targets = F.one_hot(labels, classes).float()
+
+    def draw(rows: Tensor) -> tuple[Tensor, Tensor]:
+        x = tokens[rows]
+        if share > 0.0:
+            x = torch.where((x > structure) & (torch.rand_like(x, dtype=torch.float32) < share), hidden, x)
+        return x.float(), targets[rows]
+
+    return draw
+
+
+__all__ = ["AUGMENTATIONS", "HELD_OUT", "SPLITS", "Augmentation", "TextData", "drawing", "taking_turns"]

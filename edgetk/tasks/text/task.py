@@ -34,17 +34,7 @@ class TextTask:
     @property
     def front_end(self) -> Mapping[str, Any]:
         """What another runtime needs to make the same token numbers."""
-        return {
-            "kind": "wordpiece",
-            "vocabulary_sha256": wordpiece.VOCABULARY_SHA256,
-            "lower_case": True,
-            "tokens": self.length,
-            "sentences": len(self.layout.texts),
-            "pad": wordpiece.PAD,
-            "unknown": wordpiece.UNKNOWN,
-            "cls": wordpiece.CLS,
-            "sep": wordpiece.SEP,
-        }
+        return wordpiece.front_end(self.length, len(self.layout.texts))
 
     @property
     def augmentations(self) -> Mapping[str, Any]:

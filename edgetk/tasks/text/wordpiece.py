@@ -39,6 +39,21 @@ def _tokenizer(length: int) -> Any:
     return made
 
 
+def front_end(tokens: int, sentences: int) -> dict[str, Any]:
+    """What another runtime needs to make the same token numbers, for a model's metadata."""
+    return {
+        "kind": "wordpiece",
+        "vocabulary_sha256": VOCABULARY_SHA256,
+        "lower_case": True,
+        "tokens": tokens,
+        "sentences": sentences,
+        "pad": PAD,
+        "unknown": UNKNOWN,
+        "cls": CLS,
+        "sep": SEP,
+    }
+
+
 def encode(texts: Sequence[tuple[str, ...]], length: int) -> Tensor:
     """Token numbers (N, length), int32, of sentences (a,) or pairs (a, b). Longer ones are cut. Raises MissingExtra."""
     import numpy as np
@@ -49,4 +64,4 @@ def encode(texts: Sequence[tuple[str, ...]], length: int) -> Tensor:
     return torch.from_numpy(np.asarray(rows, dtype=np.int32).reshape(len(rows), length))
 
 
-__all__ = ["CLS", "MASK", "PAD", "SEP", "UNKNOWN", "VOCABULARY", "VOCABULARY_SHA256", "encode"]
+__all__ = ["CLS", "MASK", "PAD", "SEP", "UNKNOWN", "VOCABULARY", "VOCABULARY_SHA256", "encode", "front_end"]

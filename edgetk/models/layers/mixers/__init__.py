@@ -36,4 +36,9 @@ def make(name: str, heads: int, width: int, length: int, **settings: Any) -> Mix
     return kind(heads, width, length, **settings)
 
 
-__all__ = ["MASKED", "Mixer", "find", "make", "names"]
+def name_of(mixer: Mixer) -> str:
+    """The name that a mixer is found by: that of its file."""
+    return type(mixer).__module__.rpartition(".")[2]
+
+
+__all__ = ["MASKED", "Mixer", "find", "make", "name_of", "names"]

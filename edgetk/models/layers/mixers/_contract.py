@@ -52,12 +52,15 @@ def hidden(real: Tensor | None) -> Tensor | None:
     return None if real is None else torch.where(real, 0.0, MASKED)[:, None, None, :]
 
 
+def scores(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
+    """q k^T / sqrt(d) + bias: q (…, n, d), k (…, m, d) -> (…, n, m)."""
+    products = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    return products if bias is None else products + bias.to(products.dtype)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
     """softmax(q k^T / sqrt(d) + bias) v over the last but one dimension of k; the softmax in float32 at least."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    if bias is not None:
-        scores = scores + bias.to(scores.dtype)
-    return torch.softmax(scores, dim=-1).to(v.dtype) @ v
+    return torch.softmax(scores(q, k, bias), dim=-1).to(v.dtype) @ v
 
 
 def blocks(x: Tensor, size: int) -> Tensor:
@@ -79,4 +82,4 @@ def whole(x: Tensor, tokens: int) -> Tensor:
     return x.flatten(2, 3)[:, :, :tokens]
 
 
-__all__ = ["MASKED", "Mixer", "attend", "block_bias", "blocks", "hidden", "whole"]
+__all__ = ["MASKED", "Mixer", "attend", "block_bias", "blocks", "hidden", "scores", "whole"]
