@@ -79,13 +79,13 @@ class Embeddings(nn.Module):
 class Attention(nn.Module):
     """Softmax attention of x (B, T, C) with `mask` (B, 1, 1, T) added to the scores; before residual and norm.
 
-    Heads are `width` numbers each, as many as the layers have rows for. `keep`: so many probabilities of a row count, 0: all.
+    Heads are `width` numbers each, as many as the layers have rows for. `hard`: so many weights of a query count (0: all).
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.width = config.dim // config.heads
-        self.keep = 0
+        self.hard = config.hard
         self.query = nn.Linear(config.dim, config.dim)
         self.key = nn.Linear(config.dim, config.dim)
         self.value = nn.Linear(config.dim, config.dim)
@@ -152,7 +152,8 @@ class BertEncoder(nn.Module):
         states, padding = self._embed(x)
         for layer in self.layers:
             states = layer(states, padding * MASKED)
-        return states
+        y: Tensor = states
+        return y
 
     def forward(self, x: Tensor) -> Tensor:
         made: Any = x
@@ -172,7 +173,8 @@ class BertEncoder(nn.Module):
 
     def _through(self, layer: int, made: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         states, padding = made
-        return self.layers[layer](states, padding * MASKED), padding
+        y: Tensor = self.layers[layer](states, padding * MASKED)
+        return y, padding
 
     def _decide(self, made: tuple[Tensor, Tensor]) -> Tensor:
         states, padding = made
@@ -189,6 +191,7 @@ class BertEncoder(nn.Module):
         """Attentions with their heads, feed-forward networks with groups of so many `neurons`; none of what was factorized."""
         found, length = [], self.config.length
         for i, layer in enumerate(self.layers):
+            assert isinstance(layer, Layer)
             path, attention = f"layers.{i}", layer.attention
             if isinstance(attention, Attention) and plain(attention, "query", "key", "value", "output"):
                 at = f"{path}.attention"

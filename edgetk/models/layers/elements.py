@@ -56,7 +56,7 @@ class Block:
     group, memory   what the parts are channels, or orders, of
     bias        tensor that is the block's output once all parts are gone; "": that is zero
     hard        module whose softmax may keep its largest probabilities only, not renormalised: as many as its attribute
-                `keep: int` says, 0: all; "": none
+                `hard: int` says, 0: all; "": none
     """
 
     name: str
@@ -215,7 +215,7 @@ class Masks:
             elif of.group is not None and any(p.name in removed for p in of.parts):
                 self._zero(of, removed)
             if of.name in hard:
-                self._keep(of.hard, hard[of.name])
+                self._harden(of.hard, hard[of.name])
 
     def _swap(self, path: str, new: nn.Module) -> None:
         old = self._body.get_submodule(path)
@@ -247,11 +247,11 @@ class Masks:
         mixer.memory.to(weight.device)
         reader.weight.copy_(self._refit[of.name](order))
 
-    def _keep(self, path: str, count: int) -> None:
+    def _harden(self, path: str, count: int) -> None:
         attention: Any = self._body.get_submodule(path)
-        before = attention.keep
-        attention.keep = count
-        self._undo.append(lambda: setattr(attention, "keep", before))
+        before = attention.hard
+        attention.hard = count
+        self._undo.append(lambda: setattr(attention, "hard", before))
 
 
 @torch.no_grad()
@@ -265,7 +265,7 @@ def delete(body: nn.Module, blocks: Sequence[Block], removed: Collection[str], h
             continue
         if hard and of.name in hard:
             attention: Any = body.get_submodule(of.hard)
-            attention.keep = hard[of.name]
+            attention.hard = hard[of.name]
         if of.memory is not None:
             if of.order(removed) < of.memory.order:
                 of.memory.resize(body, of.order(removed))
