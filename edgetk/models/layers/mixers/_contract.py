@@ -6,6 +6,7 @@ import inspect
 from typing import ClassVar, Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 #: added to the score of what must not be seen: exp() of it is 0 in float32, and it is finite in float16
@@ -54,13 +55,20 @@ def hidden(real: Tensor | None) -> Tensor | None:
 
 def scores(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
     """q k^T / sqrt(d) + bias: q (…, n, d), k (…, m, d) -> (…, n, m)."""
-    products = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    products: Tensor = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     return products if bias is None else products + bias.to(products.dtype)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    """softmax(q k^T / sqrt(d) + bias) v over the last but one dimension of k; the softmax in float32 at least."""
-    return torch.softmax(scores(q, k, bias), dim=-1).to(v.dtype) @ v
+    """softmax(q k^T / sqrt(d) + bias) v over the last but one dimension of k; the softmax in float32 at least.
+
+    Where torch has a kernel that keeps no scores, it is taken; exported graphs have the plain operators.
+    """
+    if q.ndim == 4 and not torch.compiler.is_exporting():
+        fused: Tensor = F.scaled_dot_product_attention(q, k, v, None if bias is None else bias.to(q.dtype))
+        return fused
+    y: Tensor = torch.softmax(scores(q, k, bias), dim=-1).to(v.dtype) @ v
+    return y
 
 
 def blocks(x: Tensor, size: int) -> Tensor:
