@@ -126,6 +126,29 @@ class PassResult:
     clip: Signature | None = None
 
 
+class Notebook(Protocol):
+    """What a pass that takes long writes down: a run that goes on after an interruption finds it again.
+
+    Entries are plain data, in the order in which they were added.
+    """
+
+    def earlier(self) -> Sequence[Mapping[str, Any]]:
+        """What this pass wrote before in this run."""
+        ...
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """One more entry."""
+        ...
+
+    def clear(self) -> None:
+        """Forget all entries."""
+        ...
+
+    def remaining(self, steps: int) -> None:
+        """At most so many more steps: for whoever waits."""
+        ...
+
+
 @runtime_checkable
 class Pass(Protocol):
     """A small value: the settings are its dataclass fields, `__call__` is the work.
@@ -157,8 +180,8 @@ class Lowered:
     """One form of a model as an ONNX graph: what exporters and the workload counter see.
 
     `precision` is "float32" or "int8"; `reference` runs the model in memory on the same inputs, for the parity proof. `exact`:
-    its outputs and states must be those of the model bit for bit, because no sum in it is ever rounded. `hashed`: signs of
-    rounded sums choose what it reads.
+    its outputs and states must be those of the model bit for bit, because no sum in it is ever rounded. `hashed`: signs or
+    ranks of rounded sums choose what it reads.
     """
 
     form: str
@@ -223,6 +246,6 @@ class Meter(Protocol):
 
 
 __all__ = [
-    "Bundle", "Data", "Emitted", "Exporter", "Figure", "Lowered", "Meter", "Pass", "PassResult", "Predictor", "Score", "Split",
-    "Task", "TrainingData",
+    "Bundle", "Data", "Emitted", "Exporter", "Figure", "Lowered", "Meter", "Notebook", "Pass", "PassResult", "Predictor",
+    "Score", "Split", "Task", "TrainingData",
 ]  # fmt: skip

@@ -8,7 +8,8 @@ Bounds are relative to the largest magnitude of each output in the reference:
                       one step, and later layers carry that on; besides, the arg-max must agree wherever it is clear
 
 A model with layers that are `hashed` has the bound of int8 in any precision: where a coordinate is nearly zero, a rounding
-gives it the other sign, and another row of a table is read.
+gives it the other sign, and another row of a table is read; so it is where two attention weights are nearly equal, and only
+one of them is kept.
 
 A model that declares exact sums (`Lowered.exact`) has the bound 0 in any precision: every output and state, bit for bit (but
 for the sign of a zero, which no operator there can tell).

@@ -26,6 +26,7 @@ HEADS, WIDTH, LENGTH = 3, 4, 23
 #: small enough for several blocks in 23 tokens
 SETTINGS: dict[str, dict[str, Any]] = {
     "bigbird": {"block": 4, "random": 1},
+    "hard": {"keep": 6},
     "linformer": {"rank": 5},
     "local": {"block": 5},
     "longformer": {"window": 6, "globals_": 2},
@@ -88,6 +89,11 @@ def reference(name: str, made: Any, q: Tensor, k: Tensor, v: Tensor, real: Tenso
                     weights = torch.exp(z @ w.T - z.square().sum(-1, keepdim=True) / 2) @ torch.exp(w @ x) * shown
                 elif name == "synthesizer":
                     weights = torch.exp(made.right[h, :tokens].double() @ made.left[h, i].double()) * shown
+                elif name == "hard":
+                    weights = torch.exp(k[b, h] @ q[b, h, i] / math.sqrt(WIDTH)) * shown
+                    largest = sorted(range(tokens), key=lambda j: -float(weights[j]))[:6]
+                    y[b, h, i] = sum(weights[j] * v[b, h, j] for j in largest) / weights.sum()
+                    continue
                 else:
                     weights = torch.exp(k[b, h] @ q[b, h, i] / math.sqrt(WIDTH)) * shown * seen(name, made, h, tokens)[i]
                 y[b, h, i] = (weights / weights.sum()) @ v[b, h]
@@ -198,7 +204,8 @@ def test_the_exported_graph_computes_the_same_with_the_work_that_is_told(name: s
 
 def test_each_says_what_it_is() -> None:
     assert mixers.names() == (
-        "bigbird", "linear", "linformer", "local", "longformer", "performer", "sinkhorn", "softmax", "sparse", "synthesizer",
+        "bigbird", "hard", "linear", "linformer", "local", "longformer", "performer", "sinkhorn", "softmax", "sparse",
+        "synthesizer",
     )  # fmt: skip
     for name in mixers.names():
         kind = mixers.find(name)
