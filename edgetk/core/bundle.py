@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from edgetk.core.contracts import Data
+    from edgetk.core.contracts import Data, Notebook
     from edgetk.core.target import Target
 
 
@@ -60,6 +60,7 @@ class Bundle:
     lineage    the passes it has been through
     original   the body as it was before any pass, for those that learn from it; not to be changed
     counterpart  zoo name of the model that this one is set beside in comparisons of energy; "" for none
+    notebook   where a pass that takes long writes down how far it is; None where nobody keeps it
     """
 
     name: str
@@ -74,6 +75,7 @@ class Bundle:
     lineage: tuple[PassRecord, ...] = ()
     original: Any = None
     counterpart: str = ""
+    notebook: Notebook | None = None
 
     @property
     def is_torch(self) -> bool:

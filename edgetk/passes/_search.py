@@ -44,7 +44,7 @@ class Search:
             reader: Any = bundle.module.get_submodule(group.reader)
             smallest = min(MULTIPLE, group.size, keep.get(group.name, group.size))
             self.paths[group.name] = eliminate(reader.weight.detach(), self.moments[group.reader], group.taps, smallest)
-        self.lags = {m.name: _lagged(bundle, m, inputs) for m in self.memories}
+        self.lags = {m.name: lagged(bundle, m, inputs) for m in self.memories}
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -137,7 +137,7 @@ def declared(body: nn.Module) -> tuple[tuple[Group, ...], tuple[MemoryGroup, ...
     return groups, memories
 
 
-def _lagged(bundle: Bundle, memory: MemoryGroup, inputs: Tensor) -> Moments:
+def lagged(bundle: Bundle, memory: MemoryGroup, inputs: Tensor) -> Moments:
     """Moments of what the memory's reader sees, with the memory replaced by the samples it was made from."""
     collector = Collector()
     with memory.observed(bundle.module, collector.add), torch.inference_mode():

@@ -81,16 +81,21 @@ def require_data(bundle: Bundle, who: str) -> None:
         )
 
 
+def judging(bundle: Bundle, examples: int) -> Split:
+    """At most so many examples of the validation split, balanced over the classes."""
+    assert bundle.data is not None
+    whole = bundle.data.split("validation")
+    order = torch.argsort(_rank_within_class(whole.labels), stable=True)[:examples]
+    return Split(whole.name, whole.features[order], whole.labels[order], whole.origin)
+
+
 class Guide:
     """Accuracy on a fixed part of the validation split, balanced over the classes. A search never looks at the test."""
 
     def __init__(self, bundle: Bundle, examples: int) -> None:
-        assert bundle.data is not None
-        whole = bundle.data.split("validation")
-        order = torch.argsort(_rank_within_class(whole.labels), stable=True)[:examples]
-        self._split = Split(whole.name, whole.features[order], whole.labels[order], whole.origin)
+        self._split = judging(bundle, examples)
         self._task = registry.load("task", bundle.task)
-        self.n = len(order)
+        self.n = len(self._split.labels)
         self.correct_before = self.correct(bundle)
 
     def correct(self, bundle: Bundle) -> int:

@@ -23,7 +23,7 @@ from edgetk.core.contracts import Pass
 from edgetk.core.errors import InputError
 from edgetk.core.figures import Score
 from edgetk.core.target import Target
-from edgetk.toolkit import activity, beside, binary, calling, deliver, judge, source, steps
+from edgetk.toolkit import activity, beside, binary, calling, deliver, judge, notebook, source, steps
 from edgetk.toolkit.cost import Costs
 from edgetk.toolkit.evaluate import evaluate, graph_predictor, predictor
 from edgetk.toolkit.progress import Progress, Silent
@@ -128,12 +128,13 @@ def _passes(made: Plan, workspace: Workspace, resume: bool, progress: Progress) 
             progress.log("nothing to resume for this recipe: starting from the beginning")
         workspace.clear(steps.STATE)
         workspace.clear("checkpoints")
+        workspace.clear(notebook.FOLDER)
         with progress.task("look at the original"):
             state = steps.begin(made.bundle, costs, score)
         state.save(workspace, made.identity)
     elif state.rows:
         progress.log(f"resumed after {state.rows[-1].name} ({len(state.rows)} of {len(made.passes)} passes)")
-    stage = steps.Steps(costs, score, made.recipe.goals, made.recipe.seed)
+    stage = steps.Steps(costs, score, made.recipe.goals, made.recipe.seed, progress=progress)
     done = len(state.rows)
     with progress.task("passes", len(made.passes)) as bar:
         bar.advance(done)

@@ -17,6 +17,8 @@ from edgetk.core.errors import EdgetkError, PostconditionError, PreconditionErro
 from edgetk.core.figures import Score
 from edgetk.toolkit import calling, checkpoint, judge
 from edgetk.toolkit.cost import Costs
+from edgetk.toolkit.notebook import PassNotebook
+from edgetk.toolkit.progress import Progress, Silent
 from edgetk.toolkit.recipe import Goals, PassStep
 from edgetk.toolkit.result import FormMeasures, PassRow, score_from_json
 from edgetk.toolkit.workspace import Workspace
@@ -139,6 +141,7 @@ class Steps:
     goals: Goals
     seed: int
     log: Callable[[str], None] = field(default=lambda text: None)
+    progress: Progress = field(default_factory=Silent)
 
     def apply(self, index: int, name: str, made: Pass, settings: Mapping[str, Any], state: State) -> State:
         """One pass: the state after it, checkpointed. Raises PostconditionError if the pass breaks its promise."""
@@ -173,9 +176,10 @@ class Steps:
         return _with(replace(state, main=kept, forms=forms), row)
 
     def _call(self, index: int, name: str, made: Pass, bundle: Bundle) -> PassResult:
-        private = replace(bundle, body=copy.deepcopy(bundle.body))
+        notebook = PassNotebook(self.costs.workspace, index, name, self.progress)
+        private = replace(bundle, body=copy.deepcopy(bundle.body), notebook=notebook)
         try:
-            with calling.seeded((self.seed + index) % 2**32):
+            with calling.seeded((self.seed + index) % 2**32), notebook:
                 return made(private)
         except EdgetkError:
             raise

@@ -111,8 +111,26 @@ def gone(module: nn.Module) -> bool:
 
 
 def declared(body: nn.Module, neurons: int = NEURONS) -> tuple[Block, ...]:
-    """The blocks that a module says can be removed, feed-forward networks in groups of `neurons`."""
+    """The blocks that a module says can be removed, feed-forward networks in groups of `neurons`.
+
+    Raises PreconditionError where it declares none, or names one twice or a stage that it does not have.
+    """
+    if not hasattr(body, "elements"):
+        raise PreconditionError(
+            f"elements: the module must declare what can be removed by a method elements(), got {type(body).__name__} "
+            "without one; add it (see docs/adding-a-model.md)"
+        )
     blocks: tuple[Block, ...] = body.elements(neurons=neurons)  # type: ignore[operator]
+    names = [n for b in blocks for n in (b.name, *(p.name for p in b.parts))]
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        raise PreconditionError(f"elements: a name must belong to one element, got {twice[0]} twice; rename one of them")
+    stages = len(body.stages()) if hasattr(body, "stages") else 1  # type: ignore[operator]
+    for of in blocks:
+        if not 0 <= of.stage < stages:
+            raise PreconditionError(
+                f"elements: the stage of {of.name} must be in [0, {stages - 1}], one of the module's stages(), "
+                f"got {of.stage}; correct it"
+            )
     return blocks
 
 
@@ -255,21 +273,33 @@ class Masks:
 
 
 @torch.no_grad()
-def delete(body: nn.Module, blocks: Sequence[Block], removed: Collection[str], hard: Mapping[str, int] | None = None) -> None:
-    """Physically remove elements from `body`. A memory's reader keeps its weights of the lower orders: refit it afterwards."""
-    find(blocks, [*removed, *(hard or {})])
+def delete(
+    body: nn.Module,
+    blocks: Sequence[Block],
+    removed: Collection[str],
+    hard: Mapping[str, int] = MappingProxyType({}),
+    refit: Mapping[str, Callable[[int], Tensor]] = MappingProxyType({}),
+) -> None:
+    """Physically remove elements from `body`; `hard` and `refit` as `Masks` takes them.
+
+    A memory's reader keeps its weights of the lower orders where nothing refits it: what comes from a file replaces them.
+    """
+    find(blocks, [*removed, *hard])
+    for of in blocks:
+        if of.memory is not None and (order := of.order(removed)) < of.memory.order:
+            weight = refit[of.name](order) if of.name in refit else None
+            of.memory.resize(body, order)
+            if weight is not None:
+                _tensor(body, f"{of.memory.reader}.weight").copy_(weight)
     for of in blocks:
         if of.name in removed:
             for path in of.paths:
                 body.set_submodule(path, Gone())
             continue
-        if hard and of.name in hard:
+        if of.name in hard:
             attention: Any = body.get_submodule(of.hard)
             attention.hard = hard[of.name]
-        if of.memory is not None:
-            if of.order(removed) < of.memory.order:
-                of.memory.resize(body, of.order(removed))
-        elif of.group is not None and any(p.name in removed for p in of.parts):
+        if of.group is not None and any(p.name in removed for p in of.parts):
             _cut(body, of, channels_left(of, removed))
 
 
