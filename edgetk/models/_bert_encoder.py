@@ -157,12 +157,12 @@ class BertEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         made: Any = x
-        for stage in self.stages():
-            made = stage(made)
+        for step in self.steps():
+            made = step(made)
         y: Tensor = made
         return y
 
-    def stages(self) -> tuple[Callable[..., Any], ...]:
+    def steps(self) -> tuple[Callable[..., Any], ...]:
         """The embeddings, each layer, and what follows: `forward` is one after the other."""
         return (self._embed, *(functools.partial(self._through, i) for i in range(len(self.layers))), self._decide)
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgetk.models.layers.attention import Grid, to_image, to_tokens
+from edgetk.models.layers.elements import gone
 
 EPS = 1e-6  # of all norms but that of a patch embedding, which has torch's default
 
@@ -59,7 +60,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """x += attention(norm(x)); x += mlp(norm(x))."""
+    """x += attention(norm(x)); x += mlp(norm(x)). Either sum may be gone, with its norm."""
 
     def __init__(self, dim: int, attention: nn.Module, mlp: nn.Module) -> None:
         super().__init__()
@@ -69,9 +70,9 @@ class Block(nn.Module):
         self.mlp = mlp
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        x = x + self.attention(self.norm1(x), grid)
-        y: Tensor = x + self.mlp(self.norm2(x), grid)
-        return y
+        if not gone(self.attention):
+            x = x + self.attention(self.norm1(x), grid)
+        return x if gone(self.mlp) else x + self.mlp(self.norm2(x), grid)
 
 
 class Stage(nn.Module):

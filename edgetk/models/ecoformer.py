@@ -17,7 +17,8 @@ batch before training, outside of any captured step. No forward pass ever learns
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -27,9 +28,12 @@ from torch import Tensor, nn
 from edgetk.core.bundle import Bundle
 from edgetk.core.errors import UsageError
 from edgetk.core.signature import Signature, TensorSpec
+from edgetk.models._ecoformer_elements import declared
 from edgetk.models._ecoformer_parts import EPS, Block, ConvMlp, Mlp, PatchEmbed, Stage, initialise
+from edgetk.models.layers import elements
 from edgetk.models.layers.attention import ReducedAttention, SoftmaxAttention, to_image
 from edgetk.models.layers.binary_attention import Numerator
+from edgetk.models.layers.elements import NEURONS
 from edgetk.models.layers.groups import Group, rows
 from edgetk.models.layers.hashed_attention import HashedAttention, learn_hashes
 from edgetk.models.layers.kernel_hash import ANCHORS, BITS, STATES, KernelHash, Sigma
@@ -159,11 +163,18 @@ class PyramidTransformer(nn.Module):
         return HashedAttention(dim, heads, c.bits, c.anchors, c.numerator, c.sigma, who)
 
     def forward(self, x: Tensor) -> Tensor:
+        for step in self.steps():
+            x = step(x)
+        return x
+
+    def steps(self) -> tuple[Callable[[Tensor], Tensor], ...]:
+        """Each stage, the last one with the head: `forward` is one after the other."""
+        return tuple(functools.partial(self._through, s) for s in range(len(self.stages)))
+
+    def _through(self, stage: int, x: Tensor) -> Tensor:
         image = x if x.dim() == 4 else x[:, None]
-        for stage in self.stages[:-1]:
-            image = to_image(*stage(image))
-        tokens, _ = self.stages[-1](image)
-        y: Tensor = self.head(tokens.mean(dim=1))
+        tokens, grid = self.stages[stage](image)
+        y: Tensor = to_image(tokens, grid) if stage < len(self.stages) - 1 else self.head(tokens.mean(dim=1))
         return y
 
     def hashes(self) -> tuple[KernelHash, ...]:
@@ -187,20 +198,32 @@ class PyramidTransformer(nn.Module):
     def groups(self) -> tuple[Group, ...]:
         """What structured pruning may take: the hidden channels of the MLPs. Residual streams and heads stay."""
         found = []
-        height, width = self.config.size
-        for s, stage in enumerate(self.stages):
+        for s, (tokens, stage) in enumerate(zip(self.grid_sizes(), self.stages, strict=True)):
             assert isinstance(stage, Stage)
-            stride = self.config.patch[1] if s == 0 else 2
-            height, width = -(-height // stride), -(-width // stride)
             for b, block in enumerate(stage.blocks):
                 assert isinstance(block, Block)
                 name, mlp = f"stages.{s}.blocks.{b}.mlp", block.mlp
-                assert isinstance(mlp, ConvMlp | Mlp)
+                if not isinstance(mlp, ConvMlp | Mlp):
+                    continue  # it was removed
                 made = rows(f"{name}.expand", mlp.expand)
                 if isinstance(mlp, ConvMlp):
                     made += rows(f"{name}.mix", mlp.mix)
-                found.append(Group(name, mlp.reduce.in_features, made, f"{name}.reduce", runs=height * width))
+                found.append(Group(name, mlp.reduce.in_features, made, f"{name}.reduce", runs=tokens))
         return tuple(found)
+
+    def elements(self, neurons: int = NEURONS) -> tuple[elements.Block, ...]:
+        """What pruning by blocks may take: attentions and heads, MLPs and groups of so many `neurons`."""
+        return declared(self, neurons)
+
+    def grid_sizes(self) -> tuple[int, ...]:
+        """Tokens of each stage."""
+        sizes = []
+        height, width = self.config.size
+        for s in range(len(self.stages)):
+            stride = self.config.patch[1] if s == 0 else 2
+            height, width = -(-height // stride), -(-width // stride)
+            sizes.append(height * width)
+        return tuple(sizes)
 
     def attention_costs(self) -> list[dict[str, Any]]:
         """Operations of the whole network, for one input, with EcoFormer's attention and with both others.

@@ -17,7 +17,7 @@ push five frames of zeros (`flush`). The state of a fresh stream, T frames and t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from edgetk.core.bundle import Bundle
 from edgetk.core.signature import StateSpec
 from edgetk.models._lmuformer_parts import ChannelMixer, PatchEmbed, TokenMixer
 from edgetk.models._lmuformer_stream import FrameStream, aged, bundled, state
+from edgetk.models.layers.elements import NEURONS, Block, block, memory_block
 from edgetk.models.layers.frame_conv import TAPS
 from edgetk.models.layers.groups import Group, MemoryGroup, Slice, norm_entries, rows
 from edgetk.models.layers.norm import BatchNorm, Sign, flipped, response, scaled, shifted
@@ -173,6 +174,26 @@ class LMUFormer(FrameStream):
         made = (*rows("channels.expand", channels.expand), *norm_entries("channels.norm1", channels.norm1))
         found.append(Group("channels.ffn", channels.reduce.in_features, made, "channels.reduce"))
         return tuple(found)
+
+    def elements(self, neurons: int = NEURONS) -> tuple[Block, ...]:
+        """The groups in eighths, of at most so many `neurons`, and the memory's order; nothing can go as a whole."""
+        steps = {"embed": 0, "mixer": 1, "channels": 2}
+        found = []
+        for group in self.groups():
+            part, kind = group.name.split(".")[0], "ffn" if group.name == "channels.ffn" else "channels"
+            width = max(1, min(neurons, group.size // 8))
+            found.append(block(self, group.name, kind, steps[part], group, width, self.config.frames))
+        found += [memory_block(self, memory, steps["mixer"], runs=self.config.frames) for memory in self.memory_groups()]
+        return tuple(sorted(found, key=lambda b: b.step))
+
+    def steps(self) -> tuple[Callable[[Tensor], Tensor], ...]:
+        """Patches, token mixer, channel mixer, head: `clip` is one after the other."""
+        return (
+            self.embed.clip,
+            lambda x: x + self.mixer.clip(x),
+            lambda x: x + self.channels(x),
+            lambda x: self.head(x.mean(dim=1)),
+        )
 
     def memory_groups(self) -> tuple[MemoryGroup, ...]:
         """The Legendre memory, whose order may be lowered."""

@@ -13,8 +13,9 @@ same. `mixer` names how tokens look at each other (`edgetk.models.layers.mixers`
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -27,8 +28,11 @@ from edgetk.core.errors import UsageError
 from edgetk.core.signature import Signature, TensorSpec
 from edgetk.models.layers import hard_attention, mixers
 from edgetk.models.layers.attention import merge_heads, split_heads
+from edgetk.models.layers.elements import NEURONS, Block, block, gone, plain
 from edgetk.models.layers.groups import Group, rows
 
+#: mixers that treat all heads alike, so that any of them may go
+SEPARATE = ("softmax", "hard", "linear", "local", "performer")
 #: byte 0 does not occur in text: it is padding
 PAD = 0
 
@@ -83,7 +87,7 @@ class WideAttention(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.heads, self.width, self.turns = config.heads, config.head_width, config.turns
+        self.width, self.turns = config.head_width, config.turns
         inner = config.heads * config.head_width
         self.mixer = mixers.make(config.mixer, config.heads, config.head_width, config.length + 1, **config.settings)
         if self.mixer.reads_queries:
@@ -91,6 +95,11 @@ class WideAttention(nn.Module):
             self.to_k = nn.Linear(config.dim, inner, bias=False)
         self.to_v = nn.Linear(config.dim, inner, bias=False)
         self.proj = nn.Linear(inner, config.dim, bias=False)
+
+    @property
+    def heads(self) -> int:
+        """As many as `proj` reads."""
+        return self.proj.in_features // self.width
 
     def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
         """x (B, N, C), real (B, N) -> (B, N, C)."""
@@ -139,7 +148,7 @@ class WideAttention(nn.Module):
 
 
 class Layer(nn.Module):
-    """x += attention(norm(x)); x += down(gelu(up(norm(x))))."""
+    """x += attention(norm(x)); x += down(gelu(up(norm(x)))). Either sum may be gone, with its norm."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -151,9 +160,11 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, real: Tensor | None) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), real))
-        y: Tensor = x + self.dropout(self.down(self.dropout(F.gelu(self.up(self.norm(x))))))
-        return y
+        if not gone(self.attention):
+            x = x + self.dropout(self.attention(self.attention_norm(x), real))
+        if not gone(self.down):
+            x = x + self.dropout(self.down(self.dropout(F.gelu(self.up(self.norm(x))))))
+        return x
 
 
 class WideEncoder(nn.Module):
@@ -192,10 +203,22 @@ class WideEncoder(nn.Module):
             nn.init.zeros_(self.embedding.weight[-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        states, real = self._start(x)
-        for layer in self.layers:
-            states = layer(states, real)
-        y: Tensor = self.head(torch.relu(self.hidden(self.norm(states[:, 0]))))
+        made: Any = x
+        for step in self.steps():
+            made = step(made)
+        y: Tensor = made
+        return y
+
+    def steps(self) -> tuple[Callable[[Any], Any], ...]:
+        """The embedding, each layer, and the decision: `forward` is one after the other."""
+        return (self._start, *(functools.partial(self._through, i) for i in range(len(self.layers))), self._decide)
+
+    def _through(self, layer: int, made: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
+        states, real = made
+        return self.layers[layer](states, real), real
+
+    def _decide(self, made: tuple[Tensor, Tensor | None]) -> Tensor:
+        y: Tensor = self.head(torch.relu(self.hidden(self.norm(made[0][:, 0]))))
         return y
 
     def groups(self) -> tuple[Group, ...]:
@@ -204,7 +227,32 @@ class WideEncoder(nn.Module):
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
             path = f"layers.{i}"
-            found.append(Group(f"{path}.ffn", layer.down.in_features, rows(f"{path}.up", layer.up), f"{path}.down"))
+            if isinstance(layer.up, nn.Linear):
+                found.append(Group(f"{path}.ffn", layer.down.in_features, rows(f"{path}.up", layer.up), f"{path}.down"))
+        return tuple(found)
+
+    def elements(self, neurons: int = NEURONS) -> tuple[Block, ...]:
+        """Attentions with their heads, where the mixer has nothing of its own for each head, and feed-forward networks with
+        groups of so many `neurons`; a sum that goes takes its norm along."""
+        found, runs = [], self.config.length + 1
+        networks = {group.name: group for group in self.groups()}
+        for i, layer in enumerate(self.layers):
+            assert isinstance(layer, Layer)
+            path, attention = f"layers.{i}", layer.attention
+            if isinstance(attention, WideAttention):
+                at, kind = f"{path}.attention", mixers.name_of(attention.mixer)
+                away = [f"{path}.attention_norm", at]
+                group = None
+                if kind in SEPARATE and plain(attention, "to_q", "to_k", "to_v", "proj"):
+                    made = tuple(s for name in ("to_q", "to_k", "to_v") for s in rows(f"{at}.{name}", getattr(attention, name)))
+                    group = Group(at, attention.proj.in_features, made, f"{at}.proj")
+                hard = at if kind in ("softmax", "hard") else ""
+                macs = attention.mixer.macs(runs)
+                found.append(block(self, at, "attention", i + 1, group, attention.width, runs, macs, away, hard=hard))
+            name = f"{path}.ffn"
+            if name in networks and plain(layer, "up", "down"):
+                away = [f"{path}.{part}" for part in ("norm", "up", "down")]
+                found.append(block(self, name, "ffn", i + 1, networks[name], neurons, runs, 0, away, f"{path}.down.bias"))
         return tuple(found)
 
     def _start(self, x: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -31,12 +31,12 @@ Order = Literal["layers", "saved", "worth"]
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate: what is removed, which attentions are hard (name -> weights kept), the first stage that differs from the
+    """A candidate: what is removed, which attentions are hard (name -> weights kept), the first step that differs from the
     candidate accepted last."""
 
     removed: frozenset[str]
     hard: Mapping[str, int]
-    stage: int
+    step: int
 
 
 @dataclass(frozen=True)
@@ -151,9 +151,9 @@ class Search:
 
     def _harden(self) -> None:
         """Step 1. Hard attention saves next to nothing: it stays where it helps, whatever the goal."""
-        for block in sorted((b for b in self.blocks if b.hard), key=lambda b: b.stage):
+        for block in sorted((b for b in self.blocks if b.hard), key=lambda b: b.step):
             hard = {**self._hard, block.name: self.rules.keep}
-            self._attempt(f"hard {block.name}", Trial(self._removed, hard, block.stage), self._better)
+            self._attempt(f"hard {block.name}", Trial(self._removed, hard, block.step), self._better)
 
     def _by_blocks(self) -> None:
         """Step 2, in the order of layers or of savings."""
@@ -186,7 +186,7 @@ class Search:
             worst = -math.inf
             for name in [block.name] * block.whole + [part.name for part in block.parts]:
                 gone = {*gone, name} if block.in_turn else {name}
-                outcome = self._look(f"alone {name}", Trial(self._removed | gone, dict(self._hard), block.stage))
+                outcome = self._look(f"alone {name}", Trial(self._removed | gone, dict(self._hard), block.step))
                 each = (outcome.loss - self._best.loss) / max(sum(self.saves[n] for n in gone), 1e-30)
                 worst = max(worst, each) if block.in_turn else each
                 harm.append((worst, len(harm), block, name))
@@ -209,7 +209,7 @@ class Search:
         removed = self._removed | {name}
         if name == block.name:  # a block takes its parts with it
             removed -= {p.name for p in block.parts}
-        return self._attempt(name, Trial(removed, dict(self._hard), block.stage), self._accepted)
+        return self._attempt(name, Trial(removed, dict(self._hard), block.step), self._accepted)
 
     def _attempt(self, what: str, trial: Trial, accepted: Callable[[Outcome], bool]) -> tuple[Outcome, bool]:
         outcome, known = self._outcome(what, trial)

@@ -41,7 +41,7 @@ class Trials:
         """The outcome; the first candidate is the original model that samples are compared with."""
         self._masks.set(trial.removed, trial.hard)
         try:
-            outputs = self._cache.outputs(trial.stage)
+            outputs = self._cache.outputs(trial.step)
         finally:
             self._masks.set(())
         losses = [F.cross_entropy(y.float(), labels, reduction="none") for y, labels in zip(outputs, self._labels, strict=True)]
@@ -54,10 +54,10 @@ class Trials:
 
     def accept(self, trial: Trial) -> None:
         """Later candidates have this one's changes."""
-        self._cache.forget(trial.stage)
+        self._cache.forget(trial.step)
 
     @property
-    def stages_run(self) -> int:
+    def steps_run(self) -> int:
         """Stages that were computed so far, over all batches."""
         return self._cache.computed
 

@@ -43,9 +43,14 @@ class SoftmaxAttention(nn.Module):
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.width = dim // heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
+
+    @property
+    def heads(self) -> int:
+        """As many as `proj` reads."""
+        return self.proj.in_features // self.width
 
     def forward(self, x: Tensor, grid: Grid | None = None) -> Tensor:
         q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
@@ -58,12 +63,17 @@ class ReducedAttention(nn.Module):
 
     def __init__(self, dim: int, heads: int, reduction: int) -> None:
         super().__init__()
-        self.heads, self.reduction = heads, reduction
+        self.width, self.reduction = dim // heads, reduction
         self.q = nn.Linear(dim, dim)
         self.kv = nn.Linear(dim, 2 * dim)
         self.proj = nn.Linear(dim, dim)
         self.reduce = nn.Conv2d(dim, dim, reduction, stride=reduction) if reduction > 1 else None
         self.norm = nn.LayerNorm(dim) if reduction > 1 else None
+
+    @property
+    def heads(self) -> int:
+        """As many as `proj` reads."""
+        return self.proj.in_features // self.width
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """x (B, N, C) with N = height * width -> (B, N, C)."""

@@ -7,8 +7,8 @@ forward pass asks `gone(block)`. Without a part its channels are zero where they
     with a mask   Masks(body, blocks).set({"layers.5.ffn", "layers.4.attention.7"})   reversible, only what changes is copied
     for good      delete(body, blocks, {...})                                         smaller tensors, blocks give way to `Gone`
 
-`stages()`, where a module has it, are the functions whose composition is its whole-input form; `Block.stage` counts them, so
-that a change needs only the stages from its own on.
+`steps()`, where a module has it, are the functions whose composition is its whole-input form; `Block.step` counts them, so
+that a change needs only the steps from its own on.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Block:
     """One block.
 
     kind        "attention", "ffn", "channels" or "memory"
-    stage       the first of the module's `stages()` that a change of it changes
+    step       the first of the module's `steps()` that a change of it changes
     parameters, macs   what goes with the whole block; of a whole input
     paths       modules that become `Gone` with it, what makes its output last; (): it cannot go whole, and its last part stays
     parts       in the order in which they are tried; a memory's go in turn, from the highest order down
@@ -61,7 +61,7 @@ class Block:
 
     name: str
     kind: str
-    stage: int
+    step: int
     parameters: int
     macs: int
     paths: tuple[str, ...] = ()
@@ -113,7 +113,7 @@ def gone(module: nn.Module) -> bool:
 def declared(body: nn.Module, neurons: int = NEURONS) -> tuple[Block, ...]:
     """The blocks that a module says can be removed, feed-forward networks in groups of `neurons`.
 
-    Raises PreconditionError where it declares none, or names one twice or a stage that it does not have.
+    Raises PreconditionError where it declares none, or names one twice or a step that it does not have.
     """
     if not hasattr(body, "elements"):
         raise PreconditionError(
@@ -124,12 +124,12 @@ def declared(body: nn.Module, neurons: int = NEURONS) -> tuple[Block, ...]:
     names = [n for b in blocks for n in (b.name, *(p.name for p in b.parts))]
     if twice := sorted({n for n in names if names.count(n) > 1}):
         raise PreconditionError(f"elements: a name must belong to one element, got {twice[0]} twice; rename one of them")
-    stages = len(body.stages()) if hasattr(body, "stages") else 1  # type: ignore[operator]
+    steps = len(body.steps()) if hasattr(body, "steps") else 1  # type: ignore[operator]
     for of in blocks:
-        if not 0 <= of.stage < stages:
+        if not 0 <= of.step < steps:
             raise PreconditionError(
-                f"elements: the stage of {of.name} must be in [0, {stages - 1}], one of the module's stages(), "
-                f"got {of.stage}; correct it"
+                f"elements: the step of {of.name} must be in [0, {steps - 1}], one of the module's steps(), "
+                f"got {of.step}; correct it"
             )
     return blocks
 
@@ -143,7 +143,7 @@ def block(
     body: nn.Module,
     name: str,
     kind: str,
-    stage: int,
+    step: int,
     group: Group | None = None,
     width: int = 0,
     runs: int = 1,
@@ -170,10 +170,10 @@ def block(
             count = min(width, group.size - first)
             own = runs * weights * count // group.size + more_macs * count // group.size
             parts.append(Part(f"{name}.{index}", first, first + count, every * count // group.size, own))
-    return Block(name, kind, stage, parameters, macs, tuple(paths), tuple(parts), group, None, bias, hard)
+    return Block(name, kind, step, parameters, macs, tuple(paths), tuple(parts), group, None, bias, hard)
 
 
-def memory_block(body: nn.Module, memory: MemoryGroup, stage: int, steps: int = 8, runs: int = 1) -> Block:
+def memory_block(body: nn.Module, memory: MemoryGroup, step: int, steps: int = 8, runs: int = 1) -> Block:
     """A memory whose order may fall by `steps` equal steps, down to the lowest."""
     reader: Any = body.get_submodule(memory.reader)
     bounds = [memory.order * i // steps for i in range(1, steps + 1)]
@@ -184,7 +184,7 @@ def memory_block(body: nn.Module, memory: MemoryGroup, stage: int, steps: int = 
         parts.append(Part(f"{memory.name}.{index}", low, high, parameters, runs * (squares + parameters)))
     reading = memory.order * reader.out_features
     macs = runs * (memory.order * (memory.order + 1) + reading)
-    return Block(memory.name, "memory", stage, reading, macs, parts=tuple(parts), memory=memory)
+    return Block(memory.name, "memory", step, reading, macs, parts=tuple(parts), memory=memory)
 
 
 def find(blocks: Sequence[Block], names: Collection[str]) -> None:

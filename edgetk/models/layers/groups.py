@@ -21,10 +21,14 @@ from edgetk.models.layers.norm import BatchNorm, Sign
 
 @dataclass(frozen=True)
 class Slice:
-    """One tensor that has an entry per channel along `dim`: `path` as in `named_parameters` or `named_buffers`."""
+    """One tensor that has an entry per channel along `dim`: `path` as in `named_parameters` or `named_buffers`.
+
+    `copies`: so many times as many entries, all channels' first ones before all second ones (queries, keys, values in one).
+    """
 
     path: str
     dim: int
+    copies: int = 1
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,10 @@ class Group:
     runs: int = 1
 
 
-def rows(path: str, linear: nn.Module) -> tuple[Slice, ...]:
+def rows(path: str, linear: nn.Module, copies: int = 1) -> tuple[Slice, ...]:
     """The rows of a linear layer, with its bias."""
-    return (Slice(f"{path}.weight", 0), *((Slice(f"{path}.bias", 0),) if getattr(linear, "bias", None) is not None else ()))
+    names = ("weight", "bias") if getattr(linear, "bias", None) is not None else ("weight",)
+    return tuple(Slice(f"{path}.{name}", 0, copies) for name in names)
 
 
 def norm_entries(path: str, norm: nn.Module) -> tuple[Slice, ...]:
@@ -84,7 +89,9 @@ def _cut(body: nn.Module, piece: Slice, kept: Tensor) -> None:
     parent_path, _, name = piece.path.rpartition(".")
     parent = body.get_submodule(parent_path)
     old = getattr(parent, name)
-    new = old.detach().index_select(piece.dim, kept.to(old.device))
+    size = old.shape[piece.dim] // piece.copies
+    index = torch.cat([kept + copy * size for copy in range(piece.copies)])
+    new = old.detach().index_select(piece.dim, index.to(old.device))
     if isinstance(old, nn.Parameter):
         setattr(parent, name, nn.Parameter(new, requires_grad=old.requires_grad))
     else:

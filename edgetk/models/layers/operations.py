@@ -101,7 +101,7 @@ def _operations(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Op
     keys = tokens
     if isinstance(layer, ReducedAttention):
         keys = math.prod(size // layer.reduction for size in inputs[1])
-    return softmax_operations(tokens, keys, dim, layer.heads) * batch
+    return softmax_operations(tokens, keys, layer.heads * layer.width, layer.heads) * batch
 
 
 def _base(layer: nn.Module, x: Any, y: Tensor) -> int | None:
