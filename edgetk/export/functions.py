@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgetk.core.errors import PreconditionError
 from edgetk.core.target import Stack
-from edgetk.export._dense_sparse_body import by_column, by_row
+from edgetk.export._dense_sparse_body import by_column, by_column_int8, by_row, by_row_int8
 from edgetk.export._hard_attention_body import hard_attention
 from edgetk.export._lookup_body import lookup_linear, lookup_linear_float
 from edgetk.export.graph import opset_of
@@ -80,6 +80,8 @@ BODIES: Mapping[str, Callable[[Attributes], str]] = {
     "BinaryLinearAttention": _binary_linear_attention,
     "DenseSparseMatMul": by_column,
     "DenseSparseMatMulByRow": by_row,
+    "DenseSparseMatMulInt8": by_column_int8,
+    "DenseSparseMatMulByRowInt8": by_row_int8,
     "HardAttention": hard_attention,
     "LookupLinear": lookup_linear,
     "LookupLinearFloat": lookup_linear_float,

@@ -56,10 +56,9 @@ class Finetune:
 
     def check(self, bundle: Bundle) -> None:
         """There must be training data and trainable weights."""
-        from edgetk.models.layers.quantized import QuantConv, QuantLinear
         from edgetk.tasks.training.tuning import require
 
-        if any(isinstance(m, QuantLinear | QuantConv) for m in bundle.module.modules()):
+        if any(getattr(m, "integer", False) for m in bundle.module.modules()):
             raise PreconditionError("finetune: must come before quantize, got integer weights; change the order in the recipe")
         require("finetune", bundle, self.augment, self.distill)
 

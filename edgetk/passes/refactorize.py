@@ -97,10 +97,9 @@ class Refactorize:
         from torch import nn
 
         from edgetk.models.layers.dense_sparse import groups_of
-        from edgetk.models.layers.quantized import QuantConv, QuantLinear
         from edgetk.tasks.training.tuning import require
 
-        if any(isinstance(m, QuantLinear | QuantConv) for m in bundle.module.modules()):
+        if any(getattr(m, "integer", False) for m in bundle.module.modules()):
             raise PreconditionError(
                 "refactorize: must come before quantize, got integer weights; change the order in the recipe"
             )

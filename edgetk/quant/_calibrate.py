@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from edgetk.core.bundle import Bundle
+from edgetk.models.layers.dense_sparse import SparseFactor
+from edgetk.models.layers.dense_sparse_int8 import line_codes
 from edgetk.models.layers.memory_layer import MemoryLayer, column_codes
 from edgetk.models.layers.observe import inputs_of
 from edgetk.models.layers.qdq import CODES
@@ -132,6 +134,8 @@ def _scales(layer: Any, ends: tuple[float, float], grid: tuple[float, int] | Non
     """On a `grid` (scale and zero point) the weights' scales are powers of two, so that sums of products are exact."""
     if isinstance(layer, MemoryLayer):  # its input is hashed, not rounded
         return Scales(*column_codes(layer.tables.detach()), 1.0, 0, False)
+    if isinstance(layer, SparseFactor):  # what it reads stays as its dictionary, or the layer before, left it
+        return Scales(*line_codes(layer.values.detach()), 1.0, 0, False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # brevitas warns about its own deprecations when it is imported
         import brevitas.nn as qnn

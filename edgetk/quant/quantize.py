@@ -28,8 +28,9 @@ class Quantize:
 
     Where all that a layer reads lies on a power-of-two grid of at most 256 steps, such as spikes, its input keeps that grid as
     scale, and the weights get power-of-two scales: rounding the input then costs nothing, and sums of products are exact.
-    Tables of memory layers become int8 with a scale per output column; what they hash is not rounded. Biases and states stay
-    float32.
+    Tables of memory layers become int8 with a scale per output column; what they hash is not rounded. Of a dense-sparse pair
+    the dictionary is a linear layer like any other, and the sparse values become int8 with a scale per line; what they are
+    multiplied by is not rounded. Biases and states stay float32.
     """
 
     #: integer type of activations: "uint8" (with zero point), "int8" (symmetric), or "auto" for what the target's stack wants
@@ -72,8 +73,8 @@ class Quantize:
             )
         if not self._layers(bundle.module):
             raise PreconditionError(
-                f"quantize: needs a linear, convolution or memory layer of at least {self.min_weights} weights, got none in "
-                f"{bundle.name}; lower min_weights or leave quantize out"
+                f"quantize: needs a linear, convolution, memory or sparse layer of at least {self.min_weights} weights, got none "
+                f"in {bundle.name}; lower min_weights or leave quantize out"
             )
 
     def __call__(self, bundle: Bundle) -> PassResult:
@@ -119,13 +120,14 @@ class Quantize:
             "states": ", ".join(sorted({state.spec.dtype for state in bundle.signature.state})) or "none",
             "calibration_inputs": len(inputs),
             "streamed_steps": self.stream_inputs * _steps(bundle),
+            **_pairs(body),
         }
         return PassResult(body, True, notes, {"activation": kind, "layers": chosen})
 
     def rebuild(self, body: Any, structure: Mapping[str, Any]) -> Any:
         """Put empty integer layers in the same places; codes and scales come afterwards."""
         for name in structure["layers"]:
-            body.set_submodule(name, _empty(body.get_submodule(name), structure["activation"]))
+            body.set_submodule(name, _empty(body, name, structure["activation"]))
         return body
 
     def _activation(self, bundle: Bundle) -> str:
@@ -142,17 +144,26 @@ class Quantize:
 
 
 def _candidates(body: nn.Module) -> dict[str, int]:
-    """Plain linear, zero-padded convolution and memory layers inside `body`, with their number of weights."""
+    """Plain linear, zero-padded convolution, memory and sparse layers inside `body`, with their number of weights."""
     from torch import nn
 
+    from edgetk.models.layers.dense_sparse import SparseFactor
     from edgetk.models.layers.memory_layer import MemoryLayer
 
-    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, MemoryLayer)
+    weights = {nn.Linear: "weight", nn.Conv1d: "weight", nn.Conv2d: "weight", MemoryLayer: "tables", SparseFactor: "values"}
     return {
-        name: (m.tables if isinstance(m, MemoryLayer) else m.weight).numel()
+        name: getattr(m, weights[type(m)]).numel()
         for name, m in body.named_modules()
-        if name and type(m) in kinds and getattr(m, "padding_mode", "zeros") == "zeros"
+        if name and type(m) in weights and getattr(m, "padding_mode", "zeros") == "zeros"
     }
+
+
+def _pairs(body: nn.Module) -> dict[str, Any]:
+    """Of dense-sparse pairs, where there are any: their bytes as float32 and as they are now, scales included."""
+    from edgetk.models.layers.dense_sparse_int8 import pair_bits
+
+    floats, now = pair_bits(body)
+    return {"pairs": {"bytes_float32": floats / 8, "bytes": now / 8, "ratio": round(floats / now, 6)}} if now else {}
 
 
 def _steps(bundle: Bundle) -> int:
@@ -164,20 +175,29 @@ def _steps(bundle: Bundle) -> int:
     return int(bundle.clip.inputs[0].concrete()[time_axis(bundle)])
 
 
-def _empty(layer: Any, kind: str) -> nn.Module:
+def _empty(body: nn.Module, name: str, kind: str) -> nn.Module:
     from torch import nn
 
+    from edgetk.models.layers.dense_sparse import DenseSparseLinear, SparseFactor
+    from edgetk.models.layers.dense_sparse_int8 import QuantSparseFactor
     from edgetk.models.layers.memory_layer import MemoryLayer, QuantMemoryLayer
     from edgetk.models.layers.quantized import QuantConv, QuantLinear
 
+    layer: Any = body.get_submodule(name)
     if type(layer) is MemoryLayer:
         return QuantMemoryLayer.like(layer)
+    if type(layer) is SparseFactor:
+        return QuantSparseFactor(layer)
     if type(layer) is nn.Linear:
-        return QuantLinear(layer.in_features, layer.out_features, kind)  # type: ignore[arg-type]
+        # a dictionary without its zeros: the file has the bits of the formula, and no runtime adds them up
+        bias = not isinstance(body.get_submodule(name.rpartition(".")[0]), DenseSparseLinear)
+        return QuantLinear(layer.in_features, layer.out_features, kind, bias)  # type: ignore[arg-type]
     return QuantConv(layer, kind)  # type: ignore[arg-type]
 
 
 def _quantized(original: nn.Module, names: Iterable[str], scales: Mapping[str, Scales], kind: str) -> nn.Module:
+    from edgetk.models.layers.dense_sparse import SparseFactor
+    from edgetk.models.layers.dense_sparse_int8 import QuantSparseFactor
     from edgetk.models.layers.exact import settle
     from edgetk.models.layers.memory_layer import MemoryLayer, QuantMemoryLayer
 
@@ -187,7 +207,10 @@ def _quantized(original: nn.Module, names: Iterable[str], scales: Mapping[str, S
         if isinstance(layer, MemoryLayer):
             body.set_submodule(name, QuantMemoryLayer.of(layer))
             continue
-        made: Any = _empty(layer, kind)
+        if isinstance(layer, SparseFactor):
+            body.set_submodule(name, QuantSparseFactor.of(layer))
+            continue
+        made: Any = _empty(body, name, kind)
         found = scales[name]
         made.weight.copy_(found.codes)
         made.scale.copy_(found.weight_scale)

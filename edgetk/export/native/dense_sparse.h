@@ -20,10 +20,12 @@ extern "C" {
 enum { EDGETK_BY_COLUMN = 0, EDGETK_BY_ROW = 1 };
 enum { EDGETK_BAD_INDEX = 3 };
 
-/* Rows are contiguous. `indices` (lines, nonzeros) are uint8_t where `index_bytes` is 1, int16_t where it is 2. */
+/* Rows are contiguous. `indices` (lines, nonzeros) are uint8_t where `index_bytes` is 1, int16_t where it is 2. `values` are float
+ * where `scale` is NULL; else they are int8_t, and a line's are to be multiplied by its number in `scale`. */
 typedef struct {
   const float *x;
-  const float *values; /* (lines, nonzeros) */
+  const void *values; /* (lines, nonzeros) */
+  const float *scale; /* (lines), or NULL */
   const void *indices;
   int64_t tokens;
   int64_t lines;

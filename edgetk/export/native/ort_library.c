@@ -7,6 +7,9 @@ static const OrtCustomOp *const OPERATORS[] = {
     &edgetk_op_binary_attention,
     &edgetk_op_dense_sparse,
     &edgetk_op_dense_sparse_by_row,
+    &edgetk_op_dense_sparse_int8,
+    &edgetk_op_dense_sparse_by_row_int8,
+    &edgetk_op_hard_attention,
     &edgetk_op_lookup_linear,
 };
 

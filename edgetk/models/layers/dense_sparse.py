@@ -76,6 +76,11 @@ class Group:
         each = sparse + (self.index_bits if indices else 0)
         return dense * self.short * self.rank + self.lines * self.nonzeros * each
 
+    @property
+    def scales(self) -> int:
+        """How many scales int8 factors have: one for each line, and one for each output of the dense layer."""
+        return self.lines + (self.rank if self.side == "outputs" else self.short)
+
     def ratio(self, indices: bool = True) -> float:
         """How many times fewer bits than the dense float32 matrix."""
         return FLOAT * self.short * self.lines / self.bits(indices=indices)
@@ -134,14 +139,17 @@ class SparseFactor(nn.Module):
         return values.new_zeros(self.lines, self.width).scatter(1, self.indices.long(), values)
 
     def forward(self, z: Tensor) -> Tensor:
-        outputs = self.lines if self.side == "outputs" else self.width
         if operators.wanted() and z.dtype == torch.float32:
-            like = z.new_empty(*z.shape[:-1], outputs)
-            inputs = (z, self.coefficients(), self.indices)
-            name = "DenseSparseMatMul" if self.side == "outputs" else "DenseSparseMatMulByRow"
-            return operators.node(name, inputs, like=like, width=self.width)
+            outputs = self.lines if self.side == "outputs" else self.width
+            kind, stored = self._stored_values()
+            name = ("DenseSparseMatMul" if self.side == "outputs" else "DenseSparseMatMulByRow") + kind
+            return operators.node(name, (z, *stored), like=z.new_empty(*z.shape[:-1], outputs), width=self.width)
         matrix = self.matrix().to(z.dtype)
         return z @ (matrix.T if self.side == "outputs" else matrix)
+
+    def _stored_values(self) -> tuple[str, tuple[Tensor, ...]]:
+        """What the operator's name ends in, and its constants."""
+        return "", (self.values, self.indices)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

@@ -139,6 +139,8 @@ class QuantMemoryLayer(Hashed):
     `edgetk::LookupLinear`. Raises UsageError where int32 could overflow.
     """
 
+    integer = True
+
     def __init__(
         self,
         inputs: int,

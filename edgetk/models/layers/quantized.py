@@ -38,23 +38,26 @@ class InputQuantizer(nn.Module):
 
 
 class QuantLinear(nn.Module):
-    """`nn.Linear` with int8 weights (out, in), a scale per output, a float32 bias (zeros for a layer without), and an
-    `InputQuantizer`.
+    """`nn.Linear` with int8 weights (out, in), a scale per output, a float32 bias (zeros for a layer without, or none where
+    `bias` is False), and an `InputQuantizer`.
 
     x (..., in) -> (..., out). `rounded` is x already rounded by this layer's quantizer, for callers that move codes about
     before the product (windows of frames).
     """
 
-    def __init__(self, inputs: int, outputs: int, dtype: qdq.IntegerType) -> None:
+    #: its weights are no parameters: nothing here can be trained on
+    integer = True
+
+    def __init__(self, inputs: int, outputs: int, dtype: qdq.IntegerType, bias: bool = True) -> None:
         super().__init__()
         self.in_features, self.out_features = inputs, outputs
         self.input = InputQuantizer(dtype=dtype)
         self.register_buffer("weight", torch.zeros(outputs, inputs, dtype=torch.int8))
         self.register_buffer("scale", torch.ones(outputs))
-        self.register_buffer("bias", torch.zeros(outputs))
+        self.register_buffer("bias", torch.zeros(outputs) if bias else None)
         self.weight: Tensor
         self.scale: Tensor
-        self.bias: Tensor
+        self.bias: Tensor | None
 
     def product(self, rounded: Tensor) -> Tensor:
         """The matrix product on rounded inputs."""
@@ -90,6 +93,8 @@ class IntegerConv(nn.Module):
 
 class QuantConv(IntegerConv):
     """An integer convolution with an `InputQuantizer`."""
+
+    integer = True
 
     def __init__(self, conv: nn.Conv1d | nn.Conv2d, dtype: qdq.IntegerType) -> None:
         super().__init__(conv)

@@ -162,7 +162,7 @@ class Wiring:
                 )
             # what a spike is after rounding; 0 stays 0 in every code
             one = layer.input(torch.tensor(1.0)) if reads == "spikes" else torch.tensor(1.0)
-            bias = layer.bias.detach() if bool(layer.bias.any()) else None
+            bias = layer.bias.detach() if layer.bias is not None and bool(layer.bias.any()) else None
             return Product(dequantize_weight(layer.weight, layer.scale) * one, bias, layer.scale * one)
         if type(layer) is nn.Linear:
             return Product(layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
