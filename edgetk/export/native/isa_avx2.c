@@ -18,9 +18,11 @@
 #define SUB _mm256_sub_ps
 #define MUL _mm256_mul_ps
 #define EQUAL(a, b) ((uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_EQ_OQ)))
+#define GREATER(a, b) ((uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)))
 
 #include "head_kernel.h"
 #include "sparse_kernel.h"
+#include "top_kernel.h"
 #else
 typedef int edgetk_no_avx2; /* C wants something in a file */
 #endif

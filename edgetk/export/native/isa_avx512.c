@@ -18,9 +18,11 @@
 #define SUB _mm512_sub_ps
 #define MUL _mm512_mul_ps
 #define EQUAL(a, b) ((uint32_t)_mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ))
+#define GREATER(a, b) ((uint32_t)_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ))
 
 #include "head_kernel.h"
 #include "sparse_kernel.h"
+#include "top_kernel.h"
 #else
 typedef int edgetk_no_avx512; /* C wants something in a file */
 #endif

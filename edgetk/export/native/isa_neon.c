@@ -17,7 +17,8 @@
 #define ADD vaddq_f32
 #define SUB vsubq_f32
 #define MUL vmulq_f32
-#define EQUAL(a, b) equal(a, b)
+#define EQUAL(a, b) lanes_of(vceqq_f32(a, b))
+#define GREATER(a, b) lanes_of(vcgtq_f32(a, b))
 
 static inline float32x4_t load_part(const float *p, int n) {
   float lanes[LANES] = {0};
@@ -31,13 +32,14 @@ static inline void store_part(float *p, float32x4_t v, int n) {
   memcpy(p, lanes, (size_t)n * sizeof(float));
 }
 
-static inline uint32_t equal(float32x4_t a, float32x4_t b) {
+static inline uint32_t lanes_of(uint32x4_t yes) {
   static const uint32_t bits[LANES] = {1, 2, 4, 8};
-  return vaddvq_u32(vandq_u32(vceqq_f32(a, b), vld1q_u32(bits)));
+  return vaddvq_u32(vandq_u32(yes, vld1q_u32(bits)));
 }
 
 #include "head_kernel.h"
 #include "sparse_kernel.h"
+#include "top_kernel.h"
 #else
 typedef int edgetk_no_neon; /* C wants something in a file */
 #endif

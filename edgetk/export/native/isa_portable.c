@@ -20,6 +20,7 @@ typedef struct {
 #define SUB subtract
 #define MUL multiply
 #define EQUAL(a, b) equal(a, b)
+#define GREATER(a, b) greater(a, b)
 
 static inline four splat(float x) {
   const four v = {{x, x, x, x}};
@@ -57,5 +58,12 @@ static inline uint32_t equal(four a, four b) {
   return bits;
 }
 
+static inline uint32_t greater(four a, four b) {
+  uint32_t bits = 0;
+  for (int i = 0; i < LANES; ++i) bits |= (uint32_t)(a.lane[i] > b.lane[i]) << i;
+  return bits;
+}
+
 #include "head_kernel.h"
 #include "sparse_kernel.h"
+#include "top_kernel.h"
