@@ -26,6 +26,7 @@ from edgetk.core.contracts import Emitted, Lowered
 from edgetk.core.signature import TensorSpec
 from edgetk.core.target import Target
 from edgetk.export import parity
+from edgetk.export.c.names import identifier
 from edgetk.export.to_onnx import EXPORTER, FILES, examples, front_end
 
 #: templates of the project: copied as they are, but for README.md
@@ -69,6 +70,7 @@ def sources(bundle: Bundle, model: str, form: str = "stream") -> Files:
     facts = {
         "model": model,
         "file": FILES[form],
+        "identifier": identifier(bundle.name),
         "labels": ", ".join(bundle.labels) or "without names",
         "input": f"`{signature.inputs[0].name}` {_shape(signature.inputs[0])}",
         "output": f"`{signature.outputs[0].name}` {_shape(signature.outputs[0])}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,17 @@ OPSETS = range(7, 29)
 
 #: A graph file has to fit in one protobuf message.
 MAX_BYTES = 2**31 - 1
+
+
+def fingerprint(model: onnx.ModelProto) -> str:
+    """SHA-256 of what a graph computes: operators and weights with their names, whatever is said about them besides."""
+    import onnx
+
+    graph = onnx.GraphProto()
+    graph.CopyFrom(model.graph)
+    for field in ("name", "doc_string", "value_info"):
+        graph.ClearField(field)
+    return hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest()
 
 
 def load(path: Path) -> onnx.ModelProto:

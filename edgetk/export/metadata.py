@@ -3,6 +3,7 @@
 required  schema_version, edgetk_version, model_type, signature (JSON), inputs, outputs, quantization, target
 required for streams  states (JSON list of name, output, shape, dtype, init, holds), period_s, lookahead_s
 optional  task, labels (one a line), front_end (JSON), sample_rate, recipe_sha256, accuracy (JSON), license, url, author,
+          graph_sha256 (of operators and weights: generated C of the same graph names it too),
           parity ("bit-exact" where every output and state was proven equal bit for bit; a file without its proof is not
           written), firing (JSON: for each product what drives it, spikes or not, how often, and on which inputs)
 """
@@ -17,6 +18,7 @@ import edgetk
 from edgetk.core.bundle import Bundle
 from edgetk.core.contracts import Lowered
 from edgetk.core.target import Target
+from edgetk.export.graph import fingerprint
 
 if TYPE_CHECKING:
     import onnx
@@ -51,6 +53,7 @@ def describe(
         "labels": "\n".join(bundle.labels),
         "front_end": dict(front_end),
         "sample_rate": front_end.get("sample_rate", ""),
+        "graph_sha256": fingerprint(lowered.graph),
         "parity": "bit-exact" if lowered.exact and lowered.reference is not None else "",
         **{key: facts[key] for key in FACTS if key in facts},
         **{key: facts[key][lowered.form] for key in FORM_FACTS if lowered.form in facts.get(key, {})},

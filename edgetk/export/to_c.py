@@ -62,7 +62,7 @@ class CExporter:
 
 
 def project(low: Lowered, bundle: Bundle) -> dict[str, bytes]:
-    """All files by name: the step `<model>.c` with header and data, kernels, front end, Makefile and library interface."""
+    """All files by name: the step `<model>.c` with header and data, kernels, front end, build files and library interface."""
     from edgetk.export.c import front
     from edgetk.export.c.names import identifier
     from edgetk.export.c.plan import plan
@@ -75,7 +75,7 @@ def project(low: Lowered, bundle: Bundle) -> dict[str, bytes]:
 
 
 def sources(program: Program, about: Sequence[str] = ()) -> dict[str, str]:
-    """The text of a program by file name: header, step, data, kernels, library interface, Makefile."""
+    """The text of a program by file name: header, step, data, kernels, library interface, build files."""
     from edgetk.export.c import emit, host
 
     name = program.name
@@ -86,6 +86,7 @@ def sources(program: Program, about: Sequence[str] = ()) -> dict[str, str]:
         f"{name}_data.c": emit.data(program),
         f"{name}_library.c": host.library(program),
         "Makefile": host.makefile(program),
+        "CMakeLists.txt": host.cmake(program),
         **{path.name: path.read_text(encoding="utf-8") for path in sorted(KERNELS.glob("edgetk_*.h"))},
     }
 

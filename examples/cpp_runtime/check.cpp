@@ -1,4 +1,5 @@
-// Replays test data and compares with what Python computed: `edgetk_check NAME MODEL FOLDER` ends with 0 only if all is equal.
+// Replays test data and compares with what Python computed: `edgetk_check NAME MODEL FOLDER [ENGINE]` ends with 0 only if all
+// is equal. ENGINE is a library of generated C, to be run instead of ONNX Runtime.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -13,9 +14,13 @@
 
 namespace {
 
-std::string model_file, folder;
+std::string model_file, folder, engine;
 
-edgetk::Model load() { return edgetk::Model::load(model_file); }
+edgetk::Model load() {
+  edgetk::Options options;
+  options.engine_library = engine;
+  return edgetk::Model::load(model_file, options);
+}
 
 /// What may differ: shares of the largest number, by name, from bounds.json.
 double bound(const std::string& name) {
@@ -127,10 +132,13 @@ int main(int count, char** values) {
       {"clip", clip},
       {"whole", whole}};
   try {
-    const auto found = checks.find(count == 4 ? values[1] : "");
-    if (found == checks.end()) throw edgetk::Error("usage: edgetk_check steps|each_frame|log_mel|clip|whole MODEL FOLDER");
+    const auto found = checks.find(count == 4 || count == 5 ? values[1] : "");
+    if (found == checks.end()) {
+      throw edgetk::Error("usage: edgetk_check steps|each_frame|log_mel|clip|whole MODEL FOLDER [ENGINE]");
+    }
     model_file = values[2];
     folder = values[3] + std::string("/");
+    if (count == 5) engine = values[4];
     return found->second() ? 0 : 1;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "edgetk_check: %s\n", error.what());

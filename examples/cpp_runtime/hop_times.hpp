@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <string>
 
 class HopTimes {
  public:
@@ -21,14 +22,15 @@ class HopTimes {
 
   /// One line of JSON. real_time_factor: computing time for a second of sound; duty_cycle: the share of each hop's period that
   /// it computes in. The two differ where hops are not as long as the model's period.
-  void print(std::FILE* to, double audio_s, double period_s, std::size_t detections) const {
+  void print(std::FILE* to, const std::string& runtime, double audio_s, double period_s, std::size_t detections) const {
     const double mean_s = hops_ ? total_s_ / static_cast<double>(hops_) : 0;
     std::fprintf(
         to,
-        "{\"audio_s\":%.3f,\"detections\":%zu,\"real_time_factor\":%.5f,\"hop_us\":{\"n\":%llu,\"mean\":%.1f,\"p50\":%.1f,"
-        "\"p99\":%.1f,\"max\":%.1f},\"duty_cycle\":%.5f}\n",
-        audio_s, detections, audio_s > 0 ? total_s_ / audio_s : 0.0, static_cast<unsigned long long>(hops_), mean_s * 1e6,
-        quantile(0.50) * 1e6, quantile(0.99) * 1e6, longest_s_ * 1e6, period_s > 0 ? mean_s / period_s : 0.0);
+        "{\"runtime\":\"%s\",\"audio_s\":%.3f,\"detections\":%zu,\"real_time_factor\":%.5f,\"hop_us\":{\"n\":%llu,"
+        "\"mean\":%.1f,\"p50\":%.1f,\"p99\":%.1f,\"max\":%.1f},\"duty_cycle\":%.5f}\n",
+        runtime.c_str(), audio_s, detections, audio_s > 0 ? total_s_ / audio_s : 0.0,
+        static_cast<unsigned long long>(hops_), mean_s * 1e6, quantile(0.50) * 1e6, quantile(0.99) * 1e6, longest_s_ * 1e6,
+        period_s > 0 ? mean_s / period_s : 0.0);
   }
 
  private:

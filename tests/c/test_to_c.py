@@ -37,7 +37,7 @@ def test_the_command_writes_proven_sources_that_build(tmp_path: Path) -> None:
     assert found["parity"]["max_abs"] < 1e-4
     assert found["parity"]["n"] == 4
     name = next(file for file in found["files"] if file.endswith("_library.c")).removesuffix("_library.c")
-    files = {f"{name}.h", f"{name}.c", f"{name}_data.h", f"{name}_data.c", f"{name}_library.c", "Makefile"}
+    files = {f"{name}.h", f"{name}.c", f"{name}_data.h", f"{name}_data.c", f"{name}_library.c", "Makefile", "CMakeLists.txt"}
     kernels = {f"edgetk_{kind}.h" for kind in ("kernels", "plain", "dsp", "mve", "host")}
     front = {"edgetk_log_mel.c", "edgetk_log_mel.h", "edgetk_log_mel_data.h"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(found["files"]) == files | kernels | front
@@ -51,7 +51,7 @@ def test_the_text_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(shutil, "which", lambda _: None)
     done = CliRunner().invoke(app, ["export", str(MODEL), "--c", str(tmp_path), "-q"])
     assert done.exit_code == 0, done.output
-    assert done.stdout == f"{tmp_path}: C99 sources, 14 files, no C compiler and make here: it was not run\n"
+    assert done.stdout == f"{tmp_path}: C99 sources, 15 files, no C compiler and make here: it was not run\n"
 
 
 def test_models_of_whole_inputs_are_refused() -> None:

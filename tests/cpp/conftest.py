@@ -8,6 +8,10 @@ import pytest
 from cpp_build import Done, compile_driver, configure, library, once, require, run
 from typer.testing import CliRunner
 
+from edgetk.export import to_c
+from edgetk.export.lower import lower
+from edgetk.targets import board
+from edgetk.toolkit import source
 from edgetk.toolkit.cli import app
 
 
@@ -23,17 +27,37 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def build(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its build folder: edgetk_listen and edgetk_check, with the library of the Python package."""
+def generated(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The C of the same model: unproven, since every test of it compares scores."""
+
+    def make(folder: Path) -> None:
+        bundle = source.open_model("lmuformer-xs")
+        (low,) = lower(bundle, board.load("host"), ("stream",))
+        folder.mkdir()
+        for name, content in to_c.project(low, bundle).items():
+            (folder / name).write_bytes(content)
+
+    return once(tmp_path_factory.getbasetemp(), "generated", make)
+
+
+@pytest.fixture(scope="session")
+def build(project: Path, generated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its build folder: edgetk_listen and edgetk_check, with the library of the Python package, and the generated C."""
     require("cmake", "c++")
 
     def make(folder: Path) -> None:
-        configured = configure(project, folder, "-DEDGETK_ORT_CONFIG=OFF")
+        configured = configure(project, folder, "-DEDGETK_ORT_CONFIG=OFF", f"-DEDGETK_C={generated}")
         assert f"ONNX Runtime: {library()} (the Python package), loaded when the program starts" in configured.stdout
         built = run("cmake", "--build", folder)
         assert "warning:" not in built.stdout
 
     return once(tmp_path_factory.getbasetemp(), "build", make)
+
+
+@pytest.fixture(scope="session")
+def engine(build: Path) -> Path:
+    """The generated C as a shared library."""
+    return build / "c" / "liblmuformer_xs.so"
 
 
 @pytest.fixture(scope="session")

@@ -37,9 +37,17 @@ void print(const edgetk::Scores& scores) {
   for (std::size_t i = 0; i < scores.rows; ++i) print(scores.row(i), scores.classes);
 }
 
+/// A model, or MODEL+LIBRARY: run by generated C.
+edgetk::Model load(const std::string& word) {
+  const auto plus = word.find('+');
+  edgetk::Options options;
+  if (plus != std::string::npos) options.engine_library = word.substr(plus + 1);
+  return edgetk::Model::load(word.substr(0, plus), options);
+}
+
 /// frames MODEL WAV PIECE: log-mel frames of a sound pushed in pieces
 void frames(const Words& words) {
-  edgetk::LogMel front_end(edgetk::Model::load(words[0]).description().log_mel.value());
+  edgetk::LogMel front_end(load(words[0]).description().log_mel.value());
   const auto samples = edgetk::read_wav(words[1], front_end.constants().sample_rate);
   const std::size_t piece = std::stoul(words[2]);
   for (std::size_t at = 0; at < samples.size(); at += piece) {
@@ -50,7 +58,7 @@ void frames(const Words& words) {
 
 /// steps MODEL FEATURES.npy running|each_frame: all rows, flush included
 void steps(const Words& words) {
-  const auto model = edgetk::Model::load(words[0]);
+  const auto model = load(words[0]);
   auto stream = model.stream({words[2] == "running" ? edgetk::Scoring::running : edgetk::Scoring::each_frame});
   const Array features = read_npy(words[1]);
   for (std::size_t t = 0; t < features.rows(); ++t) print(stream.step(features.row(t)));
@@ -60,7 +68,7 @@ void steps(const Words& words) {
 /// two MODEL FEATURES.npy: two streams in turns, the second one backwards; the model itself is gone by then
 void two(const Words& words) {
   auto streams = [&] {
-    const auto model = edgetk::Model::load(words[0]);
+    const auto model = load(words[0]);
     std::vector<edgetk::Stream> made;
     made.push_back(model.stream());
     made.push_back(model.stream());
@@ -75,7 +83,7 @@ void two(const Words& words) {
 
 /// detect MODEL ROWS.npy WINDOW THRESHOLD HOLD REFRACTORY [WORD...]
 void detect(const Words& words) {
-  const auto model = edgetk::Model::load(words[0]);
+  const auto model = load(words[0]);
   edgetk::Rule rule{
       std::stoi(words[2]), std::stod(words[3]), std::stoi(words[4]), std::stoi(words[5]), {words.begin() + 6, words.end()}};
   edgetk::Detector detector(model.description(), rule);
@@ -101,7 +109,8 @@ OrtStatus* run_watched(OrtSession* session, const OrtRunOptions* options, const 
   inside_runtime = false;
   return status;
 }
-void allocations(const Words& words) {
+edgetk::Model watched_model(const std::string& word) {
+  if (word.find('+') != std::string::npos) return load(word);
   const auto runtime = edgetk::Runtime::load();
   real = runtime->operator->();
   watched = *real;
@@ -109,7 +118,10 @@ void allocations(const Words& words) {
   const OrtApiBase base = {[](std::uint32_t) -> const OrtApi* { return &watched; }, []() -> const char* { return "watched"; }};
   edgetk::Options options;
   options.runtime = std::make_shared<const edgetk::Runtime>(&base);
-  const auto model = edgetk::Model::load(words[0], options);
+  return edgetk::Model::load(word, options);
+}
+void allocations(const Words& words) {
+  const auto model = watched_model(words[0]);
   const auto samples = edgetk::read_wav(words[1], model.description().log_mel.value().sample_rate);
   edgetk::Detector detector(model.description());
   counting = true;
@@ -148,7 +160,7 @@ void metadata(const Words& words) {
 
 /// misuse MODEL how
 void misuse(const Words& words) {
-  const auto model = edgetk::Model::load(words[0]);
+  const auto model = load(words[0]);
   const std::vector<float> samples(1600);
   if (words[1] == "after flush") {
     auto stream = model.stream();

@@ -62,7 +62,7 @@ def emulator(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def arm(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def arm(project: Path, generated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The build folder, optimised as a user would build it."""
     library = arm_library()
     require("cmake", "aarch64-linux-gnu-g++")
@@ -71,7 +71,7 @@ def arm(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def make(folder: Path) -> None:
         toolchain = f"-DCMAKE_TOOLCHAIN_FILE={project}/cmake/aarch64-linux.cmake"
-        options = (f"-DEDGETK_ORT_LIBRARY={library}", "-DCMAKE_BUILD_TYPE=Release")
+        options = (f"-DEDGETK_ORT_LIBRARY={library}", f"-DEDGETK_C={generated}", "-DCMAKE_BUILD_TYPE=Release")
         configure(project, folder, toolchain, f"-DCMAKE_CROSSCOMPILING_EMULATOR={';'.join(qemu)}", *options)
         run("cmake", "--build", folder)
         assert "aarch64" in run("file", folder / "edgetk_check").stdout if shutil.which("file") else True
@@ -87,7 +87,7 @@ def check(arm: Path) -> Callable[..., Done]:
 
 
 def test_ctest_replays_the_test_data(arm: Path) -> None:
-    assert "100% tests passed, 0 tests failed out of 4" in run("ctest", "--test-dir", arm).stdout
+    assert "100% tests passed, 0 tests failed out of 8" in run("ctest", "--test-dir", arm).stdout
 
 
 def test_scores_of_float_and_int8_are_those_of_python(project: Path, check: Callable[..., Done], tmp_path: Path) -> None:
@@ -97,6 +97,22 @@ def test_scores_of_float_and_int8_are_those_of_python(project: Path, check: Call
 
 def test_spiking_scores_have_the_same_bits(spiking: Bundle, check: Callable[..., Done], tmp_path: Path) -> None:
     replays(check, made(replace(spiking, task=""), tmp_path))
+
+
+def test_generated_c_has_the_bits_of_x86(project: Path, build: Path, engine: Path, arm: Path) -> None:
+    """Portable C on a Cortex-A72, dot products on a Neoverse N1; neither needs ONNX Runtime to be there."""
+    first, _, *rest = json.loads((arm / "emulator.json").read_text())
+    differences = set()
+    for check, library, *front in (
+        (build / "edgetk_check", engine),
+        (arm / "edgetk_check", arm / "c" / engine.name, first, "-cpu", *rest),
+        (arm / "edgetk_check", arm / "c" / engine.name, first, "-cpu", "neoverse-n1", *rest[1:]),
+    ):
+        differences.add(run(*front, check, "steps", model(project), project / "testdata", library).stdout)
+    assert len(differences) == 1, "the same difference from Python's ONNX Runtime to all digits"
+    listen = (arm / "edgetk_listen", "--engine-library", arm / "c" / engine.name, project / "testdata" / "clip.wav")
+    for cpu, isa in (("cortex-a72", "portable"), ("neoverse-n1", "neon")):
+        assert json.loads(run(first, "-cpu", cpu, *rest[1:], *listen).stderr)["runtime"] == f"generated C, {isa}"
 
 
 def test_listening_detects_what_x86_detects(project: Path, build: Path, arm: Path, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def replays(check: Call, path: Path, exact: bool = True) -> dict[str, float]:
 
 def test_ctest_replays_the_test_data(project: Path, build: Path) -> None:
     assert (project / "testdata" / "checks.txt").read_text().split() == ["steps", "each_frame", "log_mel", "clip"]
-    assert "100% tests passed, 0 tests failed out of 4" in run("ctest", "--test-dir", build).stdout
+    assert "100% tests passed, 0 tests failed out of 8" in run("ctest", "--test-dir", build).stdout
 
 
 def test_lmuformer_gives_the_bits_of_python(project: Path, check: Call) -> None:
@@ -214,6 +214,7 @@ def test_listening_detects_what_python_detects(project: Path, build: Path, tmp_p
     assert {json.loads(line)["label"] for line in only} == {found[0]["label"]}
 
     summary = json.loads(done.stderr)
+    assert summary["runtime"] == f"ONNX Runtime {onnxruntime.__version__}"
     assert summary["audio_s"] == pytest.approx(len(samples) / 16000, abs=1e-3)
     assert summary["detections"] == len(found)
     hops = summary["hop_us"]

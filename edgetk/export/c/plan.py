@@ -26,6 +26,7 @@ from edgetk.export.c.steps import (
     Weights,
     segments_of,
 )  # fmt: skip
+from edgetk.export.graph import fingerprint
 
 #: operators that leave the elements where they are
 _VIEWS = frozenset({"Squeeze", "Unsqueeze", "Reshape", "Flatten", "Identity", "Dropout"})
@@ -66,6 +67,8 @@ def plan(model: onnx.ModelProto, signature: Signature) -> Plan:
     starts = (np.resize(np.array(s.init or (0.0,), np.float32), _size(s.spec)) for s in signature.state)
     return narrow(
         Plan(
+            signature=signature,
+            graph_sha256=fingerprint(model),
             inputs=tuple(s.buffer for s in given),
             outputs=tuple(s.buffer for s in outputs),
             states=tuple(s.buffer for s in states),

@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from edgetk.core.signature import Signature
+
 Place = Literal["arena", "state", "input", "output"]
 
 #: C types of what lies in memory; codes are unsigned, with 128 added to those of int8 tensors
@@ -231,8 +233,13 @@ Step = Loop | Copy | Dense | FloatDense | Convolve | Lookup
 
 @dataclass(frozen=True)
 class Plan:
-    """A step function: buffers of its interface, its steps in order, and what each state holds at the start of a stream."""
+    """A step function: buffers of its interface, its steps in order, and what each state holds at the start of a stream.
 
+    `signature` and `graph_sha256` say which graph it computes.
+    """
+
+    signature: Signature
+    graph_sha256: str
     inputs: tuple[Buffer, ...]
     outputs: tuple[Buffer, ...]
     states: tuple[Buffer, ...]

@@ -25,7 +25,8 @@ const char usage[] =
     "  --hold STEPS         how many steps in a row must count (1)\n"
     "  --refractory STEPS   fewest steps between two detections (100)\n"
     "  --word WORD          watch this word only; may be repeated\n"
-    "  --onnxruntime FILE   the runtime's library;  --operators FILE  edgetk's native operators\n";
+    "  --onnxruntime FILE   the runtime's library;  --operators FILE  edgetk's native operators\n"
+    "  --engine-library F   generated C of the model (edgetk export --c) in its place;  --isa NAME  one of its builds\n";
 
 struct Arguments {
   std::string model = EDGETK_MODEL, source;
@@ -78,6 +79,10 @@ Arguments read_arguments(int count, char** values) {
       found.options.onnxruntime = value();
     } else if (name == "--operators") {
       found.options.operators = value();
+    } else if (name == "--engine-library") {
+      found.options.engine_library = value();
+    } else if (name == "--isa") {
+      found.options.isa = value();
     } else if (found.source.empty() && (name == "-" || name[0] != '-')) {
       found.source = name;
     } else {
@@ -158,7 +163,8 @@ int run(int count, char** values) {
     heard += n;
   }
   report(stream.flush());
-  times.print(stderr, static_cast<double>(heard) / d.log_mel->sample_rate, d.period_s, detections);
+  const double audio_s = static_cast<double>(heard) / d.log_mel->sample_rate;
+  times.print(stderr, model.runtime(), audio_s, d.period_s, detections);
   return 0;
 }
 

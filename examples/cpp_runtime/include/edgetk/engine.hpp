@@ -14,8 +14,10 @@ class Engine {
   virtual void step() = 0;
   /// The scores of the last step.
   virtual const float* output() const = 0;
-  /// What state `index` of the description holds for the next step; it may be changed.
-  virtual float* state(std::size_t index) = 0;
+  /// Put state `index` of the description back to its first value.
+  virtual void restart(std::size_t index) = 0;
+  /// Put a zero into the first number of state `index` for the next step.
+  virtual void clear_first(std::size_t index) = 0;
 };
 
 }  // namespace edgetk

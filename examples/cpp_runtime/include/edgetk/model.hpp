@@ -7,23 +7,36 @@
 #include <vector>
 
 #include "edgetk/session.hpp"
+#include "edgetk/step_library.hpp"
 #include "edgetk/stream.hpp"
 
 namespace edgetk {
 
 class Model {
  public:
-  /// Open a file that edgetk exported. Throws Error, in one sentence, for what is missing or wrong.
+  /// Open a file that edgetk exported. With `options.engine_library` its steps are computed by generated C, and ONNX Runtime is
+  /// not needed. Throws Error, in one sentence, for what is missing or wrong.
   static Model load(const std::string& path, const Options& options = {}) {
-    return Model(std::make_shared<const Session>(path, options));
+    Model model;
+    if (options.engine_library.empty()) {
+      model.session_ = std::make_shared<const Session>(path, options);
+      model.description_ = model.session_->description();
+    } else {
+      model.description_ = describe(path, read_model(path));
+      model.library_ = std::make_shared<const StepLibrary>(options.engine_library, model.description_, options.isa);
+    }
+    return model;
   }
 
-  const Description& description() const { return session_->description(); }
-  const std::string& runtime_version() const { return session_->runtime().version(); }
+  const Description& description() const { return description_; }
+  /// What computes: "ONNX Runtime 1.32.0", or "generated C, avx2".
+  std::string runtime() const {
+    return library_ ? "generated C, " + library_->isa() : "ONNX Runtime " + session_->runtime().version();
+  }
 
   /// A stream of its own, at its start. Streams of one model may run in different threads.
   Stream stream(const StreamOptions& options = {}) const {
-    return Stream(std::make_unique<OrtEngine>(session_), description(), options);
+    return Stream(engine(), description(), options);
   }
 
   /// The scores of one whole input of a model without states, dimensions the graph leaves open taken as 1.
@@ -37,15 +50,22 @@ class Model {
       throw Error("model " + d.name + ": must be given " + std::to_string(d.inputs[0].size()) + " numbers, got " +
                   std::to_string(input.size()) + "; give one whole input");
     }
-    OrtEngine engine(session_);
-    std::copy(input.begin(), input.end(), engine.input());
-    engine.step();
-    return std::vector<float>(engine.output(), engine.output() + d.outputs[0].size());
+    const std::unique_ptr<Engine> once = engine();
+    std::copy(input.begin(), input.end(), once->input());
+    once->step();
+    return std::vector<float>(once->output(), once->output() + d.outputs[0].size());
   }
 
  private:
-  explicit Model(std::shared_ptr<const Session> session) : session_(std::move(session)) {}
-  std::shared_ptr<const Session> session_;
+  Model() = default;
+  std::shared_ptr<const Session> session_;  // one of the two
+  std::shared_ptr<const StepLibrary> library_;
+  Description description_;
+
+  std::unique_ptr<Engine> engine() const {
+    if (library_) return std::make_unique<StepEngine>(library_, description_);
+    return std::make_unique<OrtEngine>(session_);
+  }
 };
 
 }  // namespace edgetk

@@ -1,15 +1,15 @@
 /// A model file in ONNX Runtime: opened on one thread, described, and bound to memory that its steps take turns in.
 #pragma once
 
-#include <fstream>
+#include <algorithm>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "edgetk/description.hpp"
 #include "edgetk/engine.hpp"
+#include "edgetk/onnx_file.hpp"
 #include "edgetk/runtime.hpp"
 
 namespace edgetk {
@@ -18,6 +18,8 @@ struct Options {
   std::string onnxruntime;  ///< the runtime's library; empty: see Runtime::load
   std::string operators;    ///< edgetk's native operator library; empty: $EDGETK_OPS, else operators run as their bodies
   int threads = 1;
+  std::string engine_library;  ///< generated C of the same model, to run instead of ONNX Runtime (see StepLibrary)
+  std::string isa;             ///< one of its builds; empty: the best on this processor
   std::shared_ptr<const Runtime> runtime = nullptr;  ///< one that is loaded already
 };
 
@@ -28,13 +30,7 @@ class Session {
       : runtime_(options.runtime ? options.runtime : Runtime::load(options.onnxruntime)) {
     const Runtime& ort = *runtime_;
     const std::string who = "model " + path;
-    std::ifstream file(path, std::ios::binary);
-    std::ostringstream read;
-    read << file.rdbuf();
-    const std::string content = read.str();
-    if (content.empty())
-      throw Error(who + ": must be a readable ONNX file, got " + (file.is_open() ? "nothing in it" : "no such file") +
-                  "; check the path");
+    const std::string content = read_model(path);
 
     OrtEnv* env = nullptr;
     ort.check(ort->CreateEnv(ORT_LOGGING_LEVEL_ERROR, "edgetk", &env));
@@ -57,7 +53,7 @@ class Session {
               who + ": must be a model that ONNX Runtime " + ort.version() + " loads",
               "export it again, or update the runtime");
     session_ = ort.own(session, &OrtApi::ReleaseSession);
-    describe(path);
+    description_ = describe(path, content);
   }
 
   const Description& description() const { return description_; }
@@ -83,54 +79,6 @@ class Session {
   std::shared_ptr<OrtEnv> env_;
   std::shared_ptr<OrtSession> session_;
   Description description_;
-
-  void describe(const std::string& path) {
-    const Runtime& ort = *runtime_;
-    OrtAllocator* allocator = nullptr;
-    ort.check(ort->GetAllocatorWithDefaultOptions(&allocator));
-    const auto text = [&](char* given) {
-      std::string copy = given;
-      ort.check(ort->AllocatorFree(allocator, given));
-      return copy;
-    };
-    std::size_t counts[2] = {0, 0};
-    ort.check(ort->SessionGetInputCount(get(), &counts[0]));
-    ort.check(ort->SessionGetOutputCount(get(), &counts[1]));
-    std::vector<Tensor> tensors[2];
-    for (int side = 0; side < 2; ++side) {
-      for (std::size_t i = 0; i < counts[side]; ++i) {
-        char* name = nullptr;
-        OrtTypeInfo* type = nullptr;
-        ort.check(side ? ort->SessionGetOutputName(get(), i, allocator, &name)
-                       : ort->SessionGetInputName(get(), i, allocator, &name));
-        Tensor tensor{text(name), {}};
-        ort.check(side ? ort->SessionGetOutputTypeInfo(get(), i, &type) : ort->SessionGetInputTypeInfo(get(), i, &type));
-        const auto held = ort.own(type, &OrtApi::ReleaseTypeInfo);
-        const OrtTensorTypeAndShapeInfo* info = nullptr;
-        ort.check(ort->CastTypeInfoToTensorInfo(type, &info));
-        ONNXTensorElementDataType element = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
-        if (info) ort.check(ort->GetTensorElementType(info, &element));
-        if (element != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT) {
-          throw Error("model " + path + ": " + tensor.name +
-                      " must be a float32 tensor, got another type; export it with float32 inputs and outputs");
-        }
-        std::size_t rank = 0;
-        ort.check(ort->GetDimensionsCount(info, &rank));
-        tensor.shape.resize(rank);
-        ort.check(ort->GetDimensions(info, tensor.shape.data(), rank));
-        tensors[side].push_back(std::move(tensor));
-      }
-    }
-    OrtModelMetadata* metadata = nullptr;
-    ort.check(ort->SessionGetModelMetadata(get(), &metadata));
-    const auto held = ort.own(metadata, &OrtApi::ReleaseModelMetadata);
-    const auto lookup = [&](const std::string& key) -> std::optional<std::string> {
-      char* value = nullptr;
-      ort.check(ort->ModelMetadataLookupCustomMetadataMap(metadata, allocator, key.c_str(), &value));
-      return value ? std::optional<std::string>(text(value)) : std::nullopt;
-    };
-    description_ = Description::read(path, lookup, tensors[0], tensors[1]);
-  }
 };
 
 /// The graph's tensors bound to memory once, so that a call allocates nothing. Each state has two places: an even call reads
@@ -162,7 +110,11 @@ class OrtEngine : public Engine {
 
   float* input() override { return in_[0].memory->data(); }
   const float* output() const override { return out_[0].memory->data(); }
-  float* state(std::size_t index) override { return states_[turn_][index].memory->data(); }
+  void restart(std::size_t index) override {
+    const std::vector<float>& first = session_->description().states[index].init;
+    std::copy(first.begin(), first.end(), states_[turn_][index].memory->begin());
+  }
+  void clear_first(std::size_t index) override { states_[turn_][index].memory->front() = 0.0f; }
 
   void step() override {
     const Runtime& ort = session_->runtime();

@@ -115,7 +115,7 @@ class Stream {
 
   /// Begin anew: every state at its first value, nothing heard.
   void reset() {
-    for (std::size_t i = 0; i < d_.states.size(); ++i) restart(i);
+    for (std::size_t i = 0; i < d_.states.size(); ++i) engine_->restart(i);
     if (log_mel_) log_mel_->reset();
     scores_.clear();
     steps_ = 0;
@@ -134,10 +134,6 @@ class Stream {
 
   std::string who() const { return "stream of " + d_.name + ": the model "; }
 
-  void restart(std::size_t state) {
-    std::copy(d_.states[state].init.begin(), d_.states[state].init.end(), engine_->state(state));
-  }
-
   void advance(const float* frame) {
     if (ended_) throw Error("stream of " + d_.name + ": must go on before its end, got more after flush(); call reset() first");
     if (frame) {
@@ -146,14 +142,14 @@ class Stream {
       std::fill(engine_->input(), engine_->input() + features(), 0.0f);
     }
     if (options_.scoring == Scoring::each_frame) {
-      for (const std::size_t i : sums_) restart(i);
+      for (const std::size_t i : sums_) engine_->restart(i);
     }
     engine_->step();
     if (steps_++ >= d_.lookahead_steps()) scores_.insert(scores_.end(), engine_->output(), engine_->output() + classes());
   }
 
   void finish() {
-    if (!ended_ && valid_ < d_.states.size()) engine_->state(valid_)[0] = 0;
+    if (!ended_ && valid_ < d_.states.size()) engine_->clear_first(valid_);
     for (std::size_t i = 0; i < d_.lookahead_steps(); ++i) advance(nullptr);
     ended_ = true;
   }

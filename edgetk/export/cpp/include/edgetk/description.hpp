@@ -49,6 +49,7 @@ struct LogMelConstants {
 
 struct Description {
   std::string name = "model", task, quantization = "unknown", parity;
+  std::string graph_sha256;  ///< of its operators and weights; "" where an older edgetk wrote the file
   std::vector<std::string> labels;
   std::vector<Tensor> inputs, outputs;  ///< without the states
   std::vector<State> states;
@@ -203,6 +204,7 @@ inline Description Description::read(const std::string& who, const Lookup& looku
   d.task = reader.text("task", "");
   d.quantization = reader.text("quantization", d.quantization);
   d.parity = reader.text("parity", "");
+  d.graph_sha256 = reader.text("graph_sha256", "");
   d.labels = reader.lines("labels");
   d.period_s = reader.number("period_s", 0);
   d.lookahead_s = reader.number("lookahead_s", 0);

@@ -16,8 +16,8 @@ class Engine {
   virtual const float* output() const = 0;
   /// Put state `index` of the description back to its first value.
   virtual void restart(std::size_t index) = 0;
-  /// Put zeros into state `index` for the next step.
-  virtual void clear(std::size_t index) = 0;
+  /// Put a zero into the first number of state `index` for the next step.
+  virtual void clear_first(std::size_t index) = 0;
 };
 
 }  // namespace edgetk
