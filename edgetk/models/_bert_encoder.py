@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgetk.core.bundle import Bundle
 from edgetk.core.errors import UsageError
+from edgetk.core.signature import Signature, TensorSpec
 from edgetk.models.layers import hard_attention
 from edgetk.models.layers.attention import merge_heads, split_heads
 from edgetk.models.layers.elements import NEURONS, Block, block, gone, plain
@@ -212,6 +214,24 @@ class BertEncoder(nn.Module):
         return tuple(name for name, m in self.layers.named_modules(prefix="layers") if isinstance(m, nn.Linear))
 
 
+def bundled(net: BertEncoder, family: str, variant: str, config: Mapping[str, Any], task: str) -> Bundle:
+    """`net` as the variant of a family of the zoo that `config` builds again."""
+    shape = net.config
+    outputs = TensorSpec("logits", ("batch", shape.classes), axes="B K")
+    if not shape.classes:
+        outputs = TensorSpec("embedding", ("batch", shape.dim), axes="B C")
+    return Bundle(
+        name=family if variant == "base" else f"{family}-{variant}",
+        body=net.eval(),
+        signature=Signature(
+            inputs=(TensorSpec("tokens", ("batch", shape.length), axes="B N"),),
+            outputs=(outputs,),
+        ),
+        source={"model": family, "variant": variant, "config": dict(config)},
+        task=task,
+    )
+
+
 def _initialise(layer: nn.Module) -> None:
     """Normal weights of standard deviation 0.02, biases zero, as published."""
     if isinstance(layer, nn.Linear | nn.Embedding):
@@ -236,4 +256,4 @@ NAMES: Final[Mapping[str, str]] = {
     "encoder.layer.{}.output.LayerNorm": "layers.{}.norm",
 }
 
-__all__ = ["MASKED", "NAMES", "PAD", "SEP", "Attention", "BertEncoder", "Config", "Embeddings", "Layer"]
+__all__ = ["MASKED", "NAMES", "PAD", "SEP", "Attention", "BertEncoder", "Config", "Embeddings", "Layer", "bundled"]

@@ -19,9 +19,8 @@ from typing import Any
 from edgetk.core import registry
 from edgetk.core.bundle import Bundle
 from edgetk.core.errors import InputError, UsageError
-from edgetk.core.signature import Signature, TensorSpec
 from edgetk.models import _bert_published
-from edgetk.models._bert_encoder import BertEncoder, Config
+from edgetk.models._bert_encoder import BertEncoder, Config, bundled
 from edgetk.models.layers.dense_sparse import Group, install, plan
 
 
@@ -82,17 +81,4 @@ def open_folder(folder: Path, task: str = "", classes: int = 2) -> Bundle | None
 
 
 def _bundle(net: BertEncoder, variant: str, task: str, ratio: float) -> Bundle:
-    shape = net.config
-    outputs = TensorSpec("logits", ("batch", shape.classes), axes="B K")
-    if not shape.classes:
-        outputs = TensorSpec("embedding", ("batch", shape.dim), axes="B C")
-    return Bundle(
-        name="dsformer" if variant == "base" else f"dsformer-{variant}",
-        body=net.eval(),
-        signature=Signature(
-            inputs=(TensorSpec("tokens", ("batch", shape.length), axes="B N"),),
-            outputs=(outputs,),
-        ),
-        source={"model": "dsformer", "variant": variant, "config": {**asdict(shape), _RATIO: ratio, _TASK: task}},
-        task=task,
-    )
+    return bundled(net, "dsformer", variant, {**asdict(net.config), _RATIO: ratio, _TASK: task}, task)
