@@ -55,16 +55,19 @@ RUNS: dict[str, tuple[Config, float]] = {
     "memory-tau4": (replace(SHAPE, bits=4), 3.0),
 }
 BETAS, DECAY, CLIP, WARMUP, LAST_RATE = (0.9, 0.95), 0.1, 1.0, 0.05, 0.1
+LABELS = "_labels"
 VALIDATION_WINDOWS, PROBE_STEPS, CHECKPOINT_S = 512, 8, 45.0
 
 
 def prepare(folder: Path, output: Path) -> None:
-    """The bytes of the training, validation and test reviews as one compressed file."""
+    """The bytes of the training, validation and test reviews as one compressed file, and their labels, which others need."""
     from edgetk.tasks.imdb.reviews import joined, layout, split_of
 
     source = layout(folder, "imdb-bytes-lm")
-    texts = {name: joined(split_of(source, name, "imdb-bytes-lm")[0]) for name in ("train", "validation", "test")}
-    np.savez_compressed(output, **{name: np.frombuffer(text, np.uint8) for name, text in texts.items()})
+    read = {name: split_of(source, name, "imdb-bytes-lm") for name in ("train", "validation", "test")}
+    texts = {name: joined(reviews) for name, (reviews, _) in read.items()}
+    moods = {f"{name}{LABELS}": np.array(labels, np.uint8) for name, (_, labels) in read.items()}
+    np.savez_compressed(output, **{name: np.frombuffer(text, np.uint8) for name, text in texts.items()}, **moods)
     print({name: len(text) for name, text in texts.items()}, f"{output.stat().st_size / 1e6:.1f} MB")
 
 
@@ -238,7 +241,7 @@ def planned(names: list[str], text: dict[str, Tensor], args: argparse.Namespace)
 
 def load(path: Path, device: str) -> dict[str, Tensor]:
     with np.load(path, allow_pickle=False) as stored:
-        return {name: torch.from_numpy(stored[name].copy()).to(device) for name in stored.files}
+        return {name: torch.from_numpy(stored[name].copy()).to(device) for name in stored.files if not name.endswith(LABELS)}
 
 
 def main() -> None:

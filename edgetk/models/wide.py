@@ -9,6 +9,10 @@ A variant's name is layers x heads: "1x16" has the sixteen heads of "4x4" in one
 read bytes; those that start with "tokens" read WordPiece units, most of their parameters are the embedding's. With
 `turns` heads are computed so many at a time, so that the memory for scores does not grow with their number; outputs are the
 same. `mixer` names how tokens look at each other (`edgetk.models.layers.mixers`).
+
+The head reads the class token only, so the last layer need not compute any other: with `last` = "class" it has one query for
+each head, and its feed-forward network runs once. Outputs are the same; what is left of a single layer's work are its keys and
+values. "all" is the layer as published.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +37,7 @@ from edgetk.models.layers.groups import Group, rows
 
 #: mixers that treat all heads alike, so that any of them may go
 SEPARATE = ("softmax", "hard", "linear", "local", "performer")
+Last = Literal["class", "all"]
 #: byte 0 does not occur in text: it is padding
 PAD = 0
 
@@ -45,6 +50,7 @@ class Config:
     length      tokens or frames of an input, without the class token
     mixer       and its `settings`, see `edgetk.models.layers.mixers`
     turns       heads that are computed together; 0: all
+    last        what the last layer computes: the "class" token, or "all" of them
     """
 
     layers: int = 1
@@ -59,6 +65,7 @@ class Config:
     mixer: str = "softmax"
     settings: Mapping[str, Any] = field(default_factory=dict)
     turns: int = 0
+    last: Last = "class"
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -67,6 +74,8 @@ class Config:
                 raise UsageError(f"wide: {name} must be at least 1, got {getattr(self, name)}; correct it")
         if self.dim % 2:
             raise UsageError(f"wide: dim must be even, for sines and cosines of positions, got {self.dim}; correct it")
+        if self.last not in get_args(Last):
+            raise UsageError(f"wide: last must be one of {', '.join(get_args(Last))}, got {self.last!r}; correct it")
         if not 0 <= self.turns <= self.heads:
             raise UsageError(f"wide: turns must be in [0, {self.heads}], the number of heads, got {self.turns}; correct it")
 
@@ -101,32 +110,40 @@ class WideAttention(nn.Module):
         """As many as `proj` reads."""
         return self.proj.in_features // self.width
 
-    def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
-        """x (B, N, C), real (B, N) -> (B, N, C)."""
+    def forward(self, x: Tensor, real: Tensor | None = None, wanted: int | None = None) -> Tensor:
+        """x (B, N, C), real (B, N) -> (B, N, C), or the first `wanted` tokens of it."""
         if self.turns in (0, self.heads):
-            y: Tensor = self.proj(merge_heads(self._mixed(x, real, 0, self.heads)))
+            y: Tensor = self.proj(merge_heads(self._mixed(x, real, wanted, 0, self.heads)))
             return y
         starts = range(0, self.heads, self.turns)
-        total = self._part(x, real, 0)
+        total = self._part(x, real, wanted, 0)
         for first in starts[1:]:
-            total = total + self._part(x, real, first)
+            total = total + self._part(x, real, wanted, first)
         return total
 
-    def _part(self, x: Tensor, real: Tensor | None, first: int) -> Tensor:
+    def _part(self, x: Tensor, real: Tensor | None, wanted: int | None, first: int) -> Tensor:
         """What `turns` heads from `first` on add to the output."""
         count = min(self.turns, self.heads - first)
-        mixed = merge_heads(self._mixed(x, real, first, count))
+        mixed = merge_heads(self._mixed(x, real, wanted, first, count))
         return F.linear(mixed, self.proj.weight[:, first * self.width : (first + count) * self.width])
 
-    def _mixed(self, x: Tensor, real: Tensor | None, first: int, count: int) -> Tensor:
-        rows = slice(first * self.width, (first + count) * self.width)
-        layers = (self.to_q, self.to_k, self.to_v) if self.mixer.reads_queries else (self.to_v,) * 3
-        if count == self.heads:
-            q, k, v = (split_heads(layer(x), count) for layer in layers)
+    def _mixed(self, x: Tensor, real: Tensor | None, wanted: int | None, first: int, count: int) -> Tensor:
+        asked = x[:, :wanted] if self.mixer.few_queries else x
+        if self.mixer.reads_queries:
+            q, k = self._heads(self.to_q, asked, first, count), self._heads(self.to_k, x, first, count)
+            v = self._heads(self.to_v, x, first, count)
         else:
-            q, k, v = (split_heads(F.linear(x, layer.weight[rows]), count) for layer in layers)
+            k = v = self._heads(self.to_v, x, first, count)
+            q = v[:, :, :wanted] if self.mixer.few_queries else v
         y: Tensor = self.mixer(q, k, v, real, first)
-        return y
+        return y[:, :, :wanted]
+
+    def _heads(self, layer: nn.Module, x: Tensor, first: int, count: int) -> Tensor:
+        """What a layer gives for `count` heads from `first` on, (B, count, N, d)."""
+        if count == self.heads:
+            return split_heads(layer(x), count)
+        assert isinstance(layer.weight, Tensor)
+        return split_heads(F.linear(x, layer.weight[first * self.width : (first + count) * self.width]), count)
 
     @property
     def hard(self) -> int:
@@ -140,6 +157,12 @@ class WideAttention(nn.Module):
             raise UsageError(f"wide: hard keeps weights of a softmax, got the mixer {kind}; build the model with softmax")
         name, settings = ("hard", {"keep": keep}) if hard_attention.require(keep, "wide") else ("softmax", {})
         self.mixer = mixers.make(name, self.heads, self.width, self.mixer.length, **settings)
+
+    def more_macs(self, tokens: int, asked: int) -> int:
+        """Multiply-accumulates for `tokens` tokens, of which `asked` are wanted, beyond those of using each weight for each."""
+        macs = self.mixer.macs_of(tokens, asked) - tokens * sum(p.numel() for p in self.mixer.parameters() if p.dim() > 1)
+        once = [self.proj, self.to_q] if self.mixer.few_queries and self.mixer.reads_queries else [self.proj]
+        return macs - (tokens - asked) * sum(layer.weight.numel() for layer in once)
 
     def silent_heads(self) -> list[int]:
         """Heads whose part of `proj` is zero: without them the output is the same, exactly."""
@@ -159,9 +182,11 @@ class Layer(nn.Module):
         self.down = nn.Linear(config.ffn, config.dim)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, real: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, real: Tensor | None, wanted: int | None = None) -> Tensor:
+        """x (B, N, C), real (B, N) -> (B, N, C), or the first `wanted` tokens of it."""
+        before, x = x, x[:, :wanted]
         if not gone(self.attention):
-            x = x + self.dropout(self.attention(self.attention_norm(x), real))
+            x = x + self.dropout(self.attention(self.attention_norm(before), real, wanted))
         if not gone(self.down):
             x = x + self.dropout(self.down(self.dropout(F.gelu(self.up(self.norm(x))))))
         return x
@@ -215,7 +240,11 @@ class WideEncoder(nn.Module):
 
     def _through(self, layer: int, made: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
         states, real = made
-        return self.layers[layer](states, real), real
+        return self.layers[layer](states, real, 1 if self._alone(layer) else None), real
+
+    def _alone(self, layer: int) -> bool:
+        """Whether this layer computes the class token only."""
+        return layer == len(self.layers) - 1 and self.config.last == "class"
 
     def _decide(self, made: tuple[Tensor, Tensor | None]) -> Tensor:
         y: Tensor = self.head(torch.relu(self.hidden(self.norm(made[0][:, 0]))))
@@ -247,12 +276,12 @@ class WideEncoder(nn.Module):
                     made = tuple(s for name in ("to_q", "to_k", "to_v") for s in rows(f"{at}.{name}", getattr(attention, name)))
                     group = Group(at, attention.proj.in_features, made, f"{at}.proj")
                 hard = at if kind in ("softmax", "hard") else ""
-                macs = attention.mixer.macs(runs)
+                macs = attention.more_macs(runs, 1 if self._alone(i) else runs)
                 found.append(block(self, at, "attention", i + 1, group, attention.width, runs, macs, away, hard=hard))
             name = f"{path}.ffn"
             if name in networks and plain(layer, "up", "down"):
-                away = [f"{path}.{part}" for part in ("norm", "up", "down")]
-                found.append(block(self, name, "ffn", i + 1, networks[name], neurons, runs, 0, away, f"{path}.down.bias"))
+                away, uses = [f"{path}.{part}" for part in ("norm", "up", "down")], 1 if self._alone(i) else runs
+                found.append(block(self, name, "ffn", i + 1, networks[name], neurons, uses, 0, away, f"{path}.down.bias"))
         return tuple(found)
 
     def _start(self, x: Tensor) -> tuple[Tensor, Tensor | None]:

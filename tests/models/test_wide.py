@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from edgetk.core.errors import UsageError
 from edgetk.export.lower import lower
@@ -80,25 +83,56 @@ def test_padding_and_what_is_behind_it_change_nothing() -> None:
     assert not torch.allclose(net(torch.where(x > 0, x - 1, x).clamp_min(1)), longer, atol=1e-3)
 
 
+def macs_run(net: WideEncoder) -> int:
+    """Multiply-accumulates of all products for one input, as torch counts them while it runs."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        net(torch.ones(1, net.config.length))
+    return int(counter.get_total_flops()) // 2
+
+
 @pytest.mark.parametrize("shape", [(4, 4), (1, 16)])
 def test_work_is_the_closed_form(shape: tuple[int, int]) -> None:
     layers, heads = shape
-    config = {"layers": layers, "heads": heads, "dim": 16, "head_width": 4, "ffn": 24, "length": 31}
-    low = lower(build("1x16", **config), board.load("host"))[0]
     n, inner = 32, heads * 4
     expected = layers * n * (4 * 16 * inner + 2 * 16 * 24 + 2 * n * inner) + 16 * 24 + 24 * 2
+    assert macs_run(WideEncoder(replace(SMALL, layers=layers, heads=heads, last="all")).eval()) == expected
+
+
+@pytest.mark.parametrize("last", ["class", "all"])
+@pytest.mark.parametrize("name", ["softmax", "linear", "linformer", "performer", "local"])
+def test_work_is_what_the_elements_say(name: str, last: Any) -> None:
+    net = WideEncoder(replace(SMALL, layers=2, mixer=name, last=last)).eval()
+    assert sum(block.macs for block in net.elements()) + 16 * 24 + 24 * 2 == macs_run(net)
+
+
+def test_the_exported_graph_computes_the_class_token_alone() -> None:
+    low = lower(build("1x16", heads=4, dim=16, head_width=4, ffn=24, length=31), board.load("host"))[0]
+    keys_and_values, one_query, mixing = 32 * 2 * 16 * 16, 2 * 16 * 16, 2 * 32 * 16
+    expected = keys_and_values + one_query + mixing + 2 * 16 * 24 + 16 * 24 + 24 * 2
     assert count(low.graph, low.signature).macs == expected
+
+
+@pytest.mark.parametrize("name", mixers.names())
+@torch.no_grad()
+def test_a_last_layer_of_the_class_token_alone_gives_the_same(name: str) -> None:
+    torch.manual_seed(0)
+    config = replace(SMALL, layers=2, mixer=name)
+    published, short = WideEncoder(replace(config, last="all")).eval(), WideEncoder(config).eval()
+    short.load_state_dict(published.state_dict())
+    x = torch.randint(1, 256, (3, 31)).float()
+    x[1, 12:] = 0
+    assert torch.allclose(short(x), published(x), atol=1e-5)
 
 
 def test_memory_for_scores_does_not_grow_with_the_heads_in_turns() -> None:
     def peak(heads: int, turns: int) -> int:
-        made = build("1x16", heads=heads, dim=16, head_width=4, ffn=8, length=127, turns=turns)
+        made = build("1x16", heads=heads, dim=16, head_width=4, ffn=8, length=127, turns=turns, last="all")
         low = lower(made, board.load("host"))[0]
         return count(low.graph, low.signature).peak_activation_bytes
 
     scores = 128 * 128 * 4
-    together, turns = [peak(h, 0) for h in (2, 8)], [peak(h, 1) for h in (2, 8)]
-    assert together[1] - together[0] >= 6 * scores  # two tensors of scores live at a time, or one where softmax is in place
+    turns = [peak(h, 1) for h in (2, 4)]
+    assert peak(4, 0) >= 4 * scores
     assert turns[1] - turns[0] < scores / 4
     assert turns[1] < 3 * scores
 
@@ -114,5 +148,7 @@ def test_errors() -> None:
         Config(heads=0)
     with pytest.raises(UsageError, match=r"wide: dim must be even, for sines and cosines of positions, got 15; correct it"):
         Config(dim=15)
+    with pytest.raises(UsageError, match=r"wide: last must be one of class, all, got 'cls'; correct it"):
+        Config(last="cls")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"wide: turns must be in \[0, 16\], the number of heads, got 17; correct it"):
         Config(turns=17)

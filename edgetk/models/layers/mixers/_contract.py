@@ -26,6 +26,8 @@ class Mixer(nn.Module):
     streams: ClassVar[str] = "whole input"
     #: False where scores do not come from queries and keys
     reads_queries: ClassVar[bool] = True
+    #: True where q may hold the first tokens only, each of which has its own output whatever the others ask for
+    few_queries: ClassVar[bool] = False
 
     def __init__(self, heads: int, width: int, length: int) -> None:
         super().__init__()
@@ -46,6 +48,10 @@ class Mixer(nn.Module):
     def macs(self, tokens: int) -> int:
         """Multiply-accumulates of its products for `tokens` tokens and all heads."""
         raise NotImplementedError
+
+    def macs_of(self, tokens: int, asked: int) -> int:
+        """The same where q holds `asked` tokens, of a mixer that has `few_queries`."""
+        return self.macs(tokens) * asked // tokens if self.few_queries else self.macs(tokens)
 
 
 def hidden(real: Tensor | None) -> Tensor | None:

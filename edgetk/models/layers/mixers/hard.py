@@ -20,6 +20,7 @@ class Hard(Mixer):
     into it."""
 
     complexity: ClassVar[str] = "N² d + N K d a head for the K largest weights; N² scores a head"
+    few_queries: ClassVar[bool] = True
     #: a rounding may exchange two weights that are nearly equal, of which one is kept
     hashed: ClassVar[bool] = True
 

@@ -25,6 +25,7 @@ class Linear(Mixer):
     """Softmax attention's exponential kernel replaced by a product of features."""
 
     complexity: ClassVar[str] = "2 N d² a head; d² sums a head"
+    few_queries: ClassVar[bool] = True
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, real: Tensor | None = None, first: int = 0) -> Tensor:
         with no_autocast(v):  # sums over all tokens
@@ -35,6 +36,9 @@ class Linear(Mixer):
 
     def macs(self, tokens: int) -> int:
         return self.heads * tokens * (2 * self.width * self.width + self.width)
+
+    def macs_of(self, tokens: int, asked: int) -> int:
+        return self.heads * (tokens * self.width * self.width + asked * (self.width * self.width + self.width))
 
 
 MIXER = Linear

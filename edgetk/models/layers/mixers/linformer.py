@@ -18,6 +18,7 @@ class Linformer(Mixer):
     """`rank` projected positions; fewer tokens than `length` use the first columns of E."""
 
     complexity: ClassVar[str] = "4 r N d a head for rank r; r N scores a head"
+    few_queries: ClassVar[bool] = True
 
     def __init__(self, heads: int, width: int, length: int, rank: int = 32) -> None:
         super().__init__(heads, width, length)
@@ -31,6 +32,9 @@ class Linformer(Mixer):
 
     def macs(self, tokens: int) -> int:
         return 4 * self.heads * self.projection.shape[0] * tokens * self.width
+
+    def macs_of(self, tokens: int, asked: int) -> int:
+        return 2 * self.heads * self.projection.shape[0] * (tokens + asked) * self.width
 
 
 MIXER = Linformer

@@ -20,6 +20,7 @@ class Performer(Mixer):
     """`features` random directions, the same for all heads, drawn once and stored."""
 
     complexity: ClassVar[str] = "(2 m d + 2 m d) N a head for m features; m d sums a head"
+    few_queries: ClassVar[bool] = True
 
     def __init__(self, heads: int, width: int, length: int, features: int = 256) -> None:
         super().__init__(heads, width, length)
@@ -43,6 +44,10 @@ class Performer(Mixer):
     def macs(self, tokens: int) -> int:
         features = self.directions.shape[0]
         return self.heads * tokens * features * (2 * self.width + 2 * self.width + 1)
+
+    def macs_of(self, tokens: int, asked: int) -> int:
+        features, width = self.directions.shape[0], self.width
+        return self.heads * features * (tokens * 2 * width + asked * (2 * width + 1))
 
 
 def _directions(features: int, width: int) -> Tensor:

@@ -13,6 +13,7 @@ class Softmax(Mixer):
     """Scaled dot-product attention."""
 
     complexity: ClassVar[str] = "2 N² d a head; N² scores a head"
+    few_queries: ClassVar[bool] = True
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, real: Tensor | None = None, first: int = 0) -> Tensor:
         return attend(q, k, v, hidden(real))

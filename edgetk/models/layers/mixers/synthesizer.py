@@ -18,6 +18,7 @@ class Synthesizer(Mixer):
 
     complexity: ClassVar[str] = "N² d a head, since its scores do not depend on the input; N² weights a head"
     reads_queries: ClassVar[bool] = False
+    few_queries: ClassVar[bool] = True
 
     def __init__(self, heads: int, width: int, length: int, rank: int = 32) -> None:
         super().__init__(heads, width, length)
@@ -26,7 +27,7 @@ class Synthesizer(Mixer):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, real: Tensor | None = None, first: int = 0) -> Tensor:
         tokens, heads = v.shape[2], slice(first, first + v.shape[1])
-        scores = (self.left[heads, :tokens] @ self.right[heads, :tokens].transpose(-2, -1))[None]
+        scores = (self.left[heads, : q.shape[2]] @ self.right[heads, :tokens].transpose(-2, -1))[None]
         bias = hidden(real)
         if bias is not None:
             scores = scores + bias.to(scores.dtype)
