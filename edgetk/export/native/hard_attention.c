@@ -29,8 +29,8 @@ static top_function find(const char *isa) {
 int edgetk_hard_attention(const edgetk_hard_problem *problem, const char *isa) {
   const top_function run = find(isa);
   if (!run) return EDGETK_NO_SUCH_ISA;
-  const size_t tokens = problem->tokens > 0 ? (size_t)problem->tokens : 1;
-  const top_scratch scratch = {malloc(tokens * sizeof(float)), malloc(tokens * sizeof(int32_t))};
+  const size_t room = (size_t)problem->tokens + MAX_LANES;
+  const top_scratch scratch = {malloc(room * sizeof(float)), malloc(room * sizeof(int32_t))};
   const int ready = scratch.weight && scratch.place;
   if (ready) run(problem, &scratch);
   free(scratch.weight);

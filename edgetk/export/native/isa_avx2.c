@@ -19,6 +19,16 @@
 #define MUL _mm256_mul_ps
 #define EQUAL(a, b) ((uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_EQ_OQ)))
 #define GREATER(a, b) ((uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)))
+#define tally __m256i
+#define NOTHING() _mm256_setzero_si256()
+#define COUNT_GREATER(t, a, b) _mm256_sub_epi32(t, _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_GT_OQ)))
+#define TOTAL(t) total(t)
+
+TARGET static inline int32_t total(__m256i t) {
+  const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(t), _mm256_extracti128_si256(t, 1));
+  const __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+}
 
 #include "head_kernel.h"
 #include "sparse_kernel.h"

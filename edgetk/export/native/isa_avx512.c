@@ -19,6 +19,17 @@
 #define MUL _mm512_mul_ps
 #define EQUAL(a, b) ((uint32_t)_mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ))
 #define GREATER(a, b) ((uint32_t)_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ))
+#define tally __m512i
+#define NOTHING() _mm512_setzero_si512()
+#define COUNT_GREATER(t, a, b) _mm512_mask_add_epi32(t, _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), t, _mm512_set1_epi32(1))
+#define TOTAL(t) _mm512_reduce_add_epi32(t)
+#define PACK(weight, place, v, first, bits) pack(weight, place, v, first, (__mmask16)(bits))
+
+TARGET static inline void pack(float *weight, int32_t *place, __m512 v, int32_t first, __mmask16 bits) {
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  _mm512_storeu_ps(weight, _mm512_maskz_compress_ps(bits, v));
+  _mm512_storeu_si512(place, _mm512_maskz_compress_epi32(bits, _mm512_add_epi32(lanes, _mm512_set1_epi32(first))));
+}
 
 #include "head_kernel.h"
 #include "sparse_kernel.h"

@@ -19,6 +19,10 @@
 #define MUL vmulq_f32
 #define EQUAL(a, b) lanes_of(vceqq_f32(a, b))
 #define GREATER(a, b) lanes_of(vcgtq_f32(a, b))
+#define tally uint32x4_t
+#define NOTHING() vdupq_n_u32(0)
+#define COUNT_GREATER(t, a, b) vsubq_u32(t, vcgtq_f32(a, b))
+#define TOTAL(t) vaddvq_u32(t)
 
 static inline float32x4_t load_part(const float *p, int n) {
   float lanes[LANES] = {0};

@@ -21,6 +21,10 @@ typedef struct {
 #define MUL multiply
 #define EQUAL(a, b) equal(a, b)
 #define GREATER(a, b) greater(a, b)
+#define tally int32_t
+#define NOTHING() 0
+#define COUNT_GREATER(t, a, b) ((t) + above_lanes(a, b))
+#define TOTAL(t) (t)
 
 static inline four splat(float x) {
   const four v = {{x, x, x, x}};
@@ -62,6 +66,12 @@ static inline uint32_t greater(four a, four b) {
   uint32_t bits = 0;
   for (int i = 0; i < LANES; ++i) bits |= (uint32_t)(a.lane[i] > b.lane[i]) << i;
   return bits;
+}
+
+static inline int32_t above_lanes(four a, four b) {
+  int32_t count = 0;
+  for (int i = 0; i < LANES; ++i) count += a.lane[i] > b.lane[i];
+  return count;
 }
 
 #include "head_kernel.h"

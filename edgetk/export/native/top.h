@@ -2,9 +2,10 @@
 #ifndef EDGETK_TOP_H
 #define EDGETK_TOP_H
 
+#include "head.h"
 #include "hard_attention.h"
 
-/* What is left of a row while its largest weights are looked for: (tokens) each. */
+/* The weights of a row that are kept, and where they are: (tokens + MAX_LANES) each. */
 typedef struct {
   float *weight;
   int32_t *place;

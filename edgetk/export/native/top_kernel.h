@@ -1,9 +1,14 @@
 /* The largest weights of each row and the sum of their values, written once for every instruction set; see head_kernel.h for
- * what a file defines, and GREATER(a, b), one bit for a lane, besides.
+ * what a file defines, and besides
  *
- * A row's K-th largest weight is found by halving an interval of floats, counted as integers, in which it lies. The search begins
- * at what the row before ended with, for neighbours are alike, and stops as soon as few weights are above: those are put
- * together, and the rest is done among them. Which weights are kept does not depend on the way there.
+ *   GREATER(a, b)                          one bit for a lane
+ *   tally, NOTHING(), TOTAL(t)             a count for each lane, and their sum; COUNT_GREATER(t, a, b) adds to them
+ *   PACK(weight, place, v, first, bits)    the lanes of v whose bits are set, and their places from `first` on, put together; it
+ *                                          may write a whole vector of each. Without it they are taken one by one
+ *
+ * A bound that K weights of a row are above is looked for among floats counted as integers, between two that have more and fewer
+ * above them, where a straight line between the two says. The search begins with the bound of the row before, for neighbours
+ * are alike. Which weights are kept does not depend on the way there.
  */
 #include <math.h>
 #include <string.h>
@@ -23,9 +28,18 @@ enum { NAME(LOWEST_KEY) = -0x7f800001, NAME(HIGHEST_KEY) = 0x7f800000 }; /* of t
 /* How many of n weights are above `bound`. */
 ALWAYS_INLINE int64_t NAME(above)(const float *x, int64_t n, float bound) {
   const vec limit = SPLAT(bound);
-  int64_t i = 0, count = 0;
-  for (; i + LANES <= n; i += LANES) count += __builtin_popcount(GREATER(LOAD(x + i), limit));
-  if (i < n) count += __builtin_popcount(GREATER(LOAD_PART(x + i, (int)(n - i)), limit) & ((1u << (n - i)) - 1));
+  tally even = NOTHING(), odd = NOTHING();
+  int64_t i = 0;
+  for (; i + 2 * LANES <= n; i += 2 * LANES) {
+    even = COUNT_GREATER(even, LOAD(x + i), limit);
+    odd = COUNT_GREATER(odd, LOAD(x + i + LANES), limit);
+  }
+  int64_t count = (int64_t)TOTAL(even) + TOTAL(odd);
+  for (; i < n; i += LANES) {
+    const int part = n - i < LANES ? (int)(n - i) : LANES;
+    const vec rest = part == LANES ? LOAD(x + i) : LOAD_PART(x + i, part);
+    count += __builtin_popcount(GREATER(rest, limit) & (uint32_t)(((uint64_t)1 << part) - 1));
+  }
   return count;
 }
 
@@ -42,67 +56,67 @@ ALWAYS_INLINE int NAME(are_numbers)(const float *x, int64_t n) {
   return all == every;
 }
 
-/* A bound with at least `keep` and not many more weights above it, from `near` on; below them all where there is none. */
-TARGET static int32_t NAME(loose_bound)(const float *x, int64_t n, int64_t keep, int32_t near) {
-  int64_t low = NAME(LOWEST_KEY) - (int64_t)1, high = NAME(HIGHEST_KEY), key = near, step = 1 << 20;
-  while (high - low > 1) {
+/* A bound for the `keep` largest of more than so many weights, looked for from `near` on. Returns how many are above it: `keep`, or
+ * fewer where the bound itself is the K-th largest, with equals. */
+TARGET static int64_t NAME(find_bound)(const float *x, int64_t n, int64_t keep, int32_t near, int32_t *bound) {
+  int64_t low = NAME(LOWEST_KEY) - (int64_t)1, high = NAME(HIGHEST_KEY), more = n, fewer = 0;
+  int64_t key = near, step = 1 << 22; /* half an octave */
+  for (int tries = 0; high - low > 1; ++tries) {
     const int64_t count = NAME(above)(x, n, NAME(from_key)((int32_t)key));
-    if (count >= keep) {
-      low = key;
-      if (count <= 2 * keep) break;
-      key = high == NAME(HIGHEST_KEY) && high - key > 2 * step ? key + step : low + (high - low) / 2;
+    if (count == keep) {
+      *bound = (int32_t)key;
+      return keep;
+    }
+    if (count > keep) {
+      low = key, more = count;
     } else {
-      high = key;
-      key = low < NAME(LOWEST_KEY) && key - low > 2 * step ? key - step : low + (high - low) / 2;
+      high = key, fewer = count;
+    }
+    if (high == NAME(HIGHEST_KEY) && high - low > 2 * step) {
+      key = low + step;
+    } else if (low < NAME(LOWEST_KEY) && high - low > 2 * step) {
+      key = high - step;
+    } else {
+      const double share = tries < 12 ? (double)(more - keep) / (double)(more - fewer) : 0.5;
+      key = low + (int64_t)((double)(high - low) * share);
+      if (key <= low) key = low + 1;
+      if (key >= high) key = high - 1;
     }
     step *= 2;
   }
-  return low < NAME(LOWEST_KEY) ? NAME(LOWEST_KEY) - 1 : (int32_t)low;
+  *bound = (int32_t)high;
+  return fewer;
 }
 
-/* The weights of a row above a bound, in order; all where `key` stands for no number. How many. */
-ALWAYS_INLINE int64_t NAME(gather_above)(const float *x, int64_t n, int32_t key, const top_scratch *s) {
+/* The weights of a row above a bound, in order, and as many of those that are equal to it as it takes to have `keep`. */
+ALWAYS_INLINE void NAME(take)(const float *x, int64_t n, int64_t keep, int32_t bound, int64_t over, const top_scratch *s) {
+  const float limit = NAME(from_key)(bound);
   int64_t count = 0;
-  if (key < NAME(LOWEST_KEY)) {
-    for (; count < n; ++count) s->weight[count] = x[count], s->place[count] = (int32_t)count;
-    return count;
+  if (over < keep) {
+    for (int64_t i = 0, level = keep - over; i < n; ++i) {
+      const int equal = x[i] == limit && level > 0;
+      s->weight[count] = x[i];
+      s->place[count] = (int32_t)i;
+      count += x[i] > limit || equal;
+      level -= equal;
+    }
+    return;
   }
-  const vec limit = SPLAT(NAME(from_key)(key));
+  const vec limits = SPLAT(limit);
   for (int64_t i = 0; i < n; i += LANES) {
     const int part = n - i < LANES ? (int)(n - i) : LANES;
-    uint32_t bits = part == LANES ? GREATER(LOAD(x + i), limit)
-                                  : GREATER(LOAD_PART(x + i, part), limit) & ((1u << part) - 1);
+    const vec row = part == LANES ? LOAD(x + i) : LOAD_PART(x + i, part);
+    uint32_t bits = GREATER(row, limits) & (uint32_t)(((uint64_t)1 << part) - 1);
+#ifdef PACK
+    PACK(s->weight + count, s->place + count, row, (int32_t)i, bits);
+    count += __builtin_popcount(bits);
+#else
     for (; bits; bits &= bits - 1, ++count) {
       const int64_t at = i + __builtin_ctz(bits);
       s->weight[count] = x[at];
       s->place[count] = (int32_t)at;
     }
-  }
-  return count;
-}
-
-/* Of `count` weights, more than `keep`, the largest stay, in order; `key` is below them. */
-ALWAYS_INLINE void NAME(choose)(int64_t count, int64_t keep, int32_t key, const top_scratch *s) {
-  int64_t low = key, high = NAME(HIGHEST_KEY), middle = low, exact = 0;
-  for (int64_t step = 1 << 20; high - low > 1 && !exact; step *= 2) {
-    middle = high == NAME(HIGHEST_KEY) && high - low > 2 * step ? low + step : low + (high - low) / 2;
-    const int64_t n = NAME(above)(s->weight, count, NAME(from_key)((int32_t)middle));
-    exact = n == keep;
-    if (n >= keep) {
-      low = middle;
-    } else {
-      high = middle;
-    }
-  }
-  const float bound = NAME(from_key)((int32_t)(exact ? low : high)); /* else the K-th largest itself: its equals fill up */
-  int64_t level = exact ? 0 : keep - NAME(above)(s->weight, count, bound), kept = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    const float x = s->weight[i];
-    const int taken = x > bound || (x == bound && level > 0);
-    level -= x == bound && taken;
-    s->weight[kept] = x;
-    s->place[kept] = s->place[i];
-    kept += taken;
+#endif
   }
 }
 
@@ -144,11 +158,11 @@ TARGET void NAME(edgetk_top)(const edgetk_hard_problem *p, const top_scratch *s)
       for (int64_t c = 0; c < width; ++c) out[c] = NAN;
       continue;
     }
-    int32_t key = NAME(LOWEST_KEY) - 1;
-    if (keep < n) key = NAME(loose_bound)(x, n, keep, near);
-    const int64_t count = NAME(gather_above)(x, n, key, s);
-    if (count > keep) NAME(choose)(count, keep, key, s);
-    if (keep < n && key > NAME(LOWEST_KEY)) near = key;
+    int64_t over = 0;
+    int32_t bound = NAME(LOWEST_KEY);
+    if (keep < n) over = NAME(find_bound)(x, n, keep, near, &bound);
+    if (over) near = bound;
+    NAME(take)(x, n, keep, bound, over, s);
     NAME(attend_row)(values, width, keep, s, out);
   }
 }
