@@ -33,10 +33,14 @@ BUDGET_S = 0.25
 
 @dataclass(frozen=True)
 class Costs:
-    """Looks at graphs on one target. Graphs that a meter needs as files go to the workspace's scratch folder."""
+    """Looks at graphs on one target. Graphs that a meter needs as files go to the workspace's scratch folder.
+
+    `max_slowdown`: how many times as long a graph may take as the one before it.
+    """
 
     target: Target
     workspace: Workspace
+    max_slowdown: float = 1.0
 
     def lower(self, bundle: Bundle) -> dict[str, Lowered]:
         """Every form of a bundle as a graph the target accepts, by form."""
@@ -56,23 +60,23 @@ class Costs:
         return pick(figures, "latency", self.target)
 
     def slower(self, before: FormMeasures, after: FormMeasures, graphs: tuple[Lowered, Lowered]) -> str | None:
-        """None unless `after` takes longer than `before`, else both in words.
+        """None unless `after` takes longer than `before`, and than is allowed; else both in words.
 
         Unless the gain is plain, measurements are repeated for both graphs in turn, and the smallest median of each decides:
         the two first looks were minutes apart, and something else on the machine may have disturbed one of them. A
         measurement and a prediction are never compared.
         """
-        old, new = before.latency, after.latency
+        old, new, allowed = before.latency, after.latency, self.max_slowdown
         if isinstance(old, Predicted) and isinstance(new, Predicted):
-            return f"{new} against {old}" if new.value > old.value * (1 + DOUBT) else None
-        if not (isinstance(old, Measured) and isinstance(new, Measured)) or new.median <= old.median * PLAIN_GAIN:
+            return f"{new} against {old}" if new.value > old.value * allowed * (1 + DOUBT) else None
+        if not (isinstance(old, Measured) and isinstance(new, Measured)) or new.median <= old.median * allowed * PLAIN_GAIN:
             return None
         for _ in range(2):
             again = [self.latency(graph) for graph in graphs]
             old, new = _faster(old, again[0]), _faster(new, again[1])
-            if new.median <= old.median:
+            if new.median <= old.median * allowed:
                 break
-        return f"{new} against {old}" if new.median > old.median * (1 + NOISE) else None
+        return f"{new} against {old}" if new.median > old.median * allowed * (1 + NOISE) else None
 
     def _form(self, low: Lowered) -> FormMeasures:
         workload = count(low)

@@ -26,13 +26,14 @@ FOLDER = Path(__file__).parent / "recipes"
 class Goals:
     """What a run must reach; a missed one ends the command with exit code 3 after everything is written.
 
-    Sizes and latencies hold for every exported form. `max_drop` also guards every pass.
+    Sizes and latencies hold for every exported form. `max_drop` also guards every pass, `max_slowdown` only does that.
     """
 
     max_drop: float = 0.01  # accuracy a compressed model may lose, as a share of all examples (0.01 = one point)
     min_top1: float | None = None  # share of right answers of the exported model
     max_latency_s: float | None = None  # one inference at batch 1 on the first target
     max_size_bytes: int | None = None  # one exported file
+    max_slowdown: float = 1.0  # how many times as long a form may take after a pass as before it
 
     def __post_init__(self) -> None:
         for name, low, high in (("max_drop", 0.0, 1.0), ("min_top1", 0.0, 1.0)):
@@ -43,6 +44,10 @@ class Goals:
             value = getattr(self, name)
             if value is not None and not (0 < value < math.inf):
                 raise RecipeError(f"goals: {name} must be above 0, got {value!r}; give seconds or bytes, or leave it out")
+        if not 1.0 <= self.max_slowdown < math.inf:
+            raise RecipeError(
+                f"goals: max_slowdown must be at least 1, got {self.max_slowdown!r}; 1.5 allows half as long again"
+            )
 
 
 @dataclass(frozen=True)

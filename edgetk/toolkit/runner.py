@@ -115,7 +115,7 @@ def run(recipe: Recipe, output: Path, *, resume: bool = False, progress: Progres
 
 
 def _passes(made: Plan, workspace: Workspace, resume: bool, progress: Progress) -> steps.State:
-    costs = Costs(made.target, workspace)
+    costs = Costs(made.target, workspace, made.recipe.goals.max_slowdown)
 
     def score(bundle: Bundle) -> Score | None:
         if bundle.data is None:

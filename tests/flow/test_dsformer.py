@@ -8,6 +8,7 @@ import pytest
 
 from edgetk.core import registry
 from edgetk.models.layers.dense_sparse import groups_of
+from edgetk.models.layers.dense_sparse_int8 import QuantSparseFactor
 from edgetk.targets import board
 from edgetk.toolkit import recipe, runner
 from edgetk.toolkit.checkpoint import load_model
@@ -35,8 +36,8 @@ def test_the_recipe_of_a_models_own_name() -> None:
     }
 
 
-@pytest.mark.parametrize("target", ["host", "raspberry-pi-5", "jetson"])
-def test_from_text_to_proven_files(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("targets", [("host", "raspberry-pi-5"), ("jetson",)])
+def test_from_text_to_proven_files(targets: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build = registry.load("model", "dsformer")
     monkeypatch.setattr(
         "edgetk.core.registry.load",
@@ -46,19 +47,29 @@ def test_from_text_to_proven_files(target: str, tmp_path: Path, monkeypatch: pyt
     )
     (tmp_path / "data").mkdir()
     made = recipe.read("dsformer").with_overrides(
-        model="dsformer-tiny", targets=(target,), data=texts(tmp_path / "data"), max_drop=1.0
+        model="dsformer-tiny", targets=targets, data=texts(tmp_path / "data"), max_drop=1.0
     )
-    (step,) = made.passes
+    step, last = made.passes
     first = {**step.settings["factorize"], "min_weights": 512, "rounds": 2, "calibration": 16}
     settings = {**step.settings, "factorize": first, "epochs": 1, "batch": 16, "device": "cpu"}
-    made = recipe.replace(made, passes=(recipe.PassStep(step.name, settings),))
+    rounded = {**last.settings, "min_weights": 64, "max_change": 1.0, "max_drop": 1.0}
+    made = recipe.replace(
+        made,
+        passes=(recipe.PassStep(step.name, settings), recipe.PassStep(last.name, rounded)),
+        goals=recipe.replace(made.goals, max_slowdown=1000.0),  # the smallest of encoders: calls of operators take all its time
+    )
     result = runner.run(made, tmp_path / "runs")
     data, folder = result.to_json(), Path(result.folder)
     exported = [a for a in data["artifacts"] if a["format"] == "onnx"]
     assert exported
     assert all(a["parity"]["passed"] for a in exported)
-    rows = [f for f in data["figures"] if f["target"] == board.load(target).name]
-    assert {"macs", "parameters", "latency"} <= {f["metric"] for f in rows}
-    (row,) = data["passes"]
+    for target in targets:
+        rows = [f for f in data["figures"] if f["target"] == board.load(target).name]
+        assert {"macs", "parameters", "latency"} <= {f["metric"] for f in rows}
+    row, int8 = data["passes"]
     assert row["notes"]["factorize"]["ratio"] >= 2.8
     assert len(groups_of(load_model(folder / row["file"]).module)) == 4
+    assert int8["notes"]["pairs"]["ratio"] >= 1.5
+    again = load_model(folder / int8["file"]).module
+    assert {type(m) for n, m in again.named_modules() if n.endswith(".sparse")} == {QuantSparseFactor}
+    assert "int8" in {a["precision"] for a in exported}

@@ -349,6 +349,9 @@ def test_predictions_count_from_a_tenth_on_and_are_never_compared_with_measureme
     assert costs.slower(two, one, graphs) is None
     assert costs.slower(one, _measures(_measured(9.0)), graphs) is None
     assert costs.slower(one, _measures(Missing("latency", "no meter")), graphs) is None
+    patient = cost.Costs(costs.target, costs.workspace, max_slowdown=1.5)
+    assert patient.slower(one, _measures(Predicted("latency", 1.6, "roofline", "x")), graphs) is None
+    assert patient.slower(one, _measures(Predicted("latency", 1.7, "roofline", "x")), graphs) is not None
 
 
 def test_a_board_file_is_a_target_and_counts_for_the_identity(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def test_a_good_recipe_is_read_with_its_defaults() -> None:
             r"goals: a setting must be one it has, got 'max_dorp'; did you mean max_drop",
         ),
         ("max_drop = 0", "max_latency_s = 0", RecipeError, r"goals: max_latency_s must be above 0, got 0\.0; give seconds"),
+        ("max_drop = 0", "max_slowdown = 0.5", RecipeError, r"goals: max_slowdown must be at least 1, got 0\.5; 1\.5 allows"),
         ('"shrink"', '"shrinc"', UnknownName, r"recipe mine: pass 'shrinc': no such pass; did you mean shrink"),
         ('name = "shrink"', "", RecipeError, r"every \[\[passes\]\] must have a name, got None; add name"),
         ("hidden = 6", "hiden = 6", RecipeError, r"shrink: a setting must be one it has, got 'hiden'; did you mean hidden"),
