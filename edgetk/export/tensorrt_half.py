@@ -63,10 +63,13 @@ class _Halving:
         import onnx_ir as ir
 
         outputs = set(self.graph.outputs)
+        floats = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
         for node in list(self.graph):
+            if node.op_type == "Cast" and node.attributes["to"].as_int() not in floats:
+                continue  # whole numbers, such as those of tokens: float16 holds them up to 2048 only
             wanted = ir.DataType.FLOAT if node.op_type in _KEPT else ir.DataType.FLOAT16
             for index, value in enumerate(node.inputs):
-                if value is not None and value.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16) and value.dtype != wanted:
+                if value is not None and value.dtype in floats and value.dtype != wanted:
                     node.replace_input_with(index, self._cast(value, wanted, node))
             if node.op_type == "Cast" and node.attributes["to"].as_int() == ir.DataType.FLOAT:
                 node.attributes["to"] = ir.AttrInt64("to", int(ir.DataType.FLOAT16))
