@@ -10,13 +10,15 @@ export OMP_NUM_THREADS ?= 1
 # No GPU? TORCH_INDEX=https://download.pytorch.org/whl/cpu gets wheels of a tenth of the size.
 TORCH_INDEX ?=
 
-.PHONY: demo test test-tensorrt test-aarch64 lint native setup clean help
+.PHONY: demo web test test-tensorrt test-aarch64 test-web lint native setup clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   compress the trained LMUFormer for a Jetson, into runs/"
 	@echo "make test   the tests"
 	@echo "make test-aarch64  the C++ runner cross-compiled and emulated (needs aarch64-linux-gnu-g++, qemu-user-static)"
+	@echo "make web    the browser demo, into examples/web_kws/dist/ (needs node and npm)"
+	@echo "make test-web  its tests (npm packages from the registry; chromium for those in a browser)"
 	@echo "make lint   ruff, mypy --strict, import floors"
 	@echo "make native build the operator library (needs gcc or clang), into build/native/"
 	@echo "make test-tensorrt  real builds with TensorRT-RTX on this processor (installs it, 230 MB)"
@@ -49,6 +51,14 @@ $(ARM_ORT): $(STAMP)
 
 test-aarch64: $(STAMP) $(ARM_ORT)
 	@EDGETK_AARCH64_ORT=$$(echo $(CURDIR)/$(ARM_ORT)/onnxruntime/capi/libonnxruntime.so.*) $(BIN)/python -m pytest -rs tests/cpp/test_aarch64.py
+
+web: $(STAMP)
+	@cd examples/web_kws && npm ci --loglevel=error --omit=dev && EDGETK_PYTHON=$(CURDIR)/$(BIN)/python node build.mjs
+
+# Without npm the tests skip and say so.
+test-web: $(STAMP)
+	@if command -v npm >/dev/null; then cd examples/web_kws && npm ci --loglevel=error; fi
+	@$(BIN)/python -m pytest -rs tests/web
 
 test-tensorrt: $(STAMP)
 	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[tensorrt]'

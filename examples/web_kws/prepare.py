@@ -1,6 +1,6 @@
-"""What the page needs from edgetk, in one folder: the step graph of a model, and clips of the embedded sample with their source.
+"""What the page needs from edgetk, in one folder: the step graph of a model, and clips of the embedded sample.
 
-    python prepare.py FOLDER [MODEL]
+python prepare.py FOLDER [MODEL]
 """
 
 from __future__ import annotations

@@ -125,11 +125,12 @@ async function begin(start) {
   }
 }
 
-function finish(text) {
+/** `whole` where the sound came to its own end, so that all of it is to be heard. */
+function finish(text, whole = false) {
   played++;
   sound.stop();
   say(text);
-  worker.postMessage({ kind: "stop" });
+  worker.postMessage({ kind: "stop", whole });
 }
 
 $("microphone").addEventListener("click", () =>
@@ -148,7 +149,7 @@ function play(clips, name) {
   return begin(async (wanted) => {
     say(`Playing ${name}.`);
     const whole = await sound.clips(clips.map(({ file }) => new URL(`../clips/${file}`, import.meta.url).href));
-    if (whole && wanted()) finish(`Played ${name}.`);
+    if (whole && wanted()) finish(`Played ${name}.`, true);
   });
 }
 

@@ -60,7 +60,9 @@ const handlers = {
     postMessage({ kind: "rule", rule: listener.rule });
   },
 
-  async stop() {
+  /** What has arrived is still heard where `whole`, else dropped. */
+  async stop({ whole }) {
+    if (whole) await queue;
     close();
     await queue;
     postMessage({ kind: "stopped" });

@@ -7,28 +7,52 @@ import { chromium } from "playwright-core";
 
 /** Scenarios get the open page and give what is printed. */
 const SCENARIOS = {
-  /** Plays the clips of the words in argv[4], each as a sound of its own. */
+  /** Plays the clips of the words in argv[4], each as a sound of its own; then, how much is too wide for a phone. */
   async clips(page, words) {
     const sounds = [];
     for (const word of words.split(",")) {
       await page.getByRole("button", { name: word, exact: true }).click();
       await page.getByText(`Played “${word}”.`).waitFor();
-      await page.getByRole("button", { name: "Stop" }).and(page.locator(":disabled")).waitFor();
+      await page.locator("#stop:disabled").waitFor();
       sounds.push(await taken(page));
     }
-    return { sounds, list: await page.locator("#heard li strong").allTextContents(), ...(await shown(page)) };
+    const list = await page.locator("#heard li strong").allTextContents();
+    await page.setViewportSize({ width: 340, height: 700 });
+    const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    return { sounds, list, overflow, ...(await shown(page)) };
   },
 
-  /** Listens to the stand-in for a microphone for argv[4] seconds. */
-  async microphone(page, seconds) {
+  /** Listens to the stand-in for a microphone until argv[4] words are heard. */
+  async microphone(page, count) {
     await page.getByRole("button", { name: "Use the microphone" }).press("Enter");
     await page.getByText("Listening to the microphone at").waitFor();
     const focus = await page.evaluate(() => document.activeElement.id);
-    await page.waitForTimeout(1000 * Number(seconds));
+    await page.locator("#heard li").nth(count - 1).waitFor();
     const during = await shown(page);
     await page.keyboard.press("Enter");
-    await page.getByText("Stopped.").waitFor();
+    await page.locator("#stop:disabled").waitFor();
     return { sounds: [await taken(page)], focus, during, ...(await shown(page)) };
+  },
+
+  /** One picture for the docs while all clips are played: a wide page, and a phone in the dark beside it. */
+  async picture(page, file) {
+    const shots = [];
+    const shoot = async (word) => {
+      await page.getByText(word, { exact: true }).and(page.locator("#word")).waitFor();
+      shots.push((await page.screenshot()).toString("base64"));
+    };
+    await page.setViewportSize({ width: 1000, height: 1090 });
+    await page.locator("#play").click();
+    await shoot("right");
+    await page.emulateMedia({ colorScheme: "dark" });
+    await page.setViewportSize({ width: 390, height: 1090 });
+    await shoot("yes");
+    const both = await page.context().newPage();
+    await both.setViewportSize({ width: 1414, height: 1090 });
+    const images = shots.map((shot) => `<img src="data:image/png;base64,${shot}">`).join("");
+    await both.setContent(`<body style="margin:0;display:flex;gap:24px;background:#fff">${images}`);
+    await both.screenshot({ path: file });
+    return {};
   },
 
   /** Each problem that a page can meet, by name: what it says. */
