@@ -6,7 +6,7 @@ its weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,25 +22,37 @@ def row_information(bundle: Bundle, names: Sequence[str], examples: int) -> dict
 
     The gradient is that of the cross entropy of each example alone.
     """
-    assert isinstance(bundle.data, TrainingData)
-    draw, rows = bundle.data.batches("cpu")
-    chosen = torch.linspace(0, rows - 1, min(examples, rows)).long()
     layers: dict[str, Any] = {name: bundle.module.get_submodule(name) for name in names}
     weights = [layer.weight for layer in layers.values()]
     total = [torch.zeros(weight.shape[1], dtype=torch.float64) for weight in weights]
-    needed = [weight.requires_grad for weight in weights]
-    for weight in weights:
-        weight.requires_grad_(True)
+    count = 0
+    for found in gradients(bundle, weights, examples):
+        count += 1
+        for sums, gradient in zip(total, found, strict=True):
+            sums += gradient.double().square().sum(0)
+    return {name: sums / count for name, sums in zip(layers, total, strict=True)}
+
+
+def gradients(bundle: Bundle, tensors: Sequence[Tensor], examples: int) -> Iterator[tuple[Tensor, ...]]:
+    """For each of `examples` of the training split, spread over all of it, the gradients of its cross entropy by `tensors` of
+    the body; zeros for what the outputs do not depend on."""
+    assert isinstance(bundle.data, TrainingData)
+    draw, rows = bundle.data.batches("cpu")
+    chosen = torch.linspace(0, rows - 1, min(examples, rows)).long()
+    needed = [tensor.requires_grad for tensor in tensors]
+    for tensor in tensors:
+        tensor.requires_grad_(True)
     predict = bundle.predict()
-    with torch.enable_grad():
+    try:
         for row in chosen:
             x, targets = draw(row[None])
-            gradients = torch.autograd.grad(F.cross_entropy(predict(x).float(), targets), weights)
-            for sums, gradient in zip(total, gradients, strict=True):
-                sums += gradient.detach().double().square().sum(0)
-    for weight, was in zip(weights, needed, strict=True):
-        weight.requires_grad_(was)
-    return {name: sums / len(chosen) for name, sums in zip(layers, total, strict=True)}
+            with torch.enable_grad():
+                loss = F.cross_entropy(predict(x).float(), targets)
+                found = torch.autograd.grad(loss, list(tensors), allow_unused=True)
+            yield tuple(torch.zeros_like(t) if g is None else g.detach() for t, g in zip(tensors, found, strict=True))
+    finally:
+        for tensor, was in zip(tensors, needed, strict=True):
+            tensor.requires_grad_(was)
 
 
-__all__ = ["row_information"]
+__all__ = ["gradients", "row_information"]

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from edgetk.core.bundle import Bundle
 from edgetk.models.layers.exact import settle
 from edgetk.models.layers.groups import Group, MemoryGroup, columns, delete
-from edgetk.passes._least_squares import cheapest, eliminate, refit
+from edgetk.passes import _importance
+from edgetk.passes._least_squares import Point, cheapest, eliminate, refit
 from edgetk.passes._statistics import Collector, Moments, collect, output_change, run
 
 #: widths are kept at multiples of this, which kernels like
@@ -32,19 +33,33 @@ Damage = dict[str, dict[int, float]]
 class Search:
     """What pruning one model on some calibration inputs needs: elimination orders, damage of widths, the cut itself.
 
-    `keep` are widths that may be asked for below the smallest that the search tries.
+    `keep` are widths that may be asked for below the smallest that the search tries. `criterion` says which channels of a group
+    go first: "least-squares", or one of `_importance`, on as many examples as there are inputs. Without `refit` readers keep
+    the weights that they have (a memory's is refitted all the same).
     """
 
-    def __init__(self, bundle: Bundle, inputs: Tensor, keep: Mapping[str, int] = MappingProxyType({})) -> None:
-        self.bundle, self.inputs = bundle, inputs
+    def __init__(
+        self,
+        bundle: Bundle,
+        inputs: Tensor,
+        keep: Mapping[str, int] = MappingProxyType({}),
+        criterion: str = "least-squares",
+        refit: bool = True,
+    ) -> None:
+        self.bundle, self.inputs, self.refits = bundle, inputs, refit
         self.groups, self.memories = declared(bundle.module)
         self.moments = collect(bundle, [g.reader for g in self.groups], inputs)
-        self.paths = {}
-        for group in self.groups:
-            reader: Any = bundle.module.get_submodule(group.reader)
-            smallest = min(MULTIPLE, group.size, keep.get(group.name, group.size))
-            self.paths[group.name] = eliminate(reader.weight.detach(), self.moments[group.reader], group.taps, smallest)
+        smallest = {g.name: min(MULTIPLE, g.size, keep.get(g.name, g.size)) for g in self.groups}
+        if criterion == "least-squares":
+            self.paths = {g.name: self._eliminated(g, smallest[g.name]) for g in self.groups}
+        else:
+            scores = _importance.channels(bundle, self.groups, criterion, len(inputs))
+            self.paths = {name: _importance.ranked(each, smallest[name]) for name, each in scores.items()}
         self.lags = {m.name: lagged(bundle, m, inputs) for m in self.memories}
+
+    def _eliminated(self, group: Group, smallest: int) -> list[Point]:
+        reader: Any = self.bundle.module.get_submodule(group.reader)
+        return eliminate(reader.weight.detach(), self.moments[group.reader], group.taps, smallest)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -100,7 +115,7 @@ class Search:
         return float(width * (width + 1) + width * reading.out_features)
 
     def apply(self, plan: Plan, final: bool = False) -> nn.Module:
-        """A copy of the body with only what `plan` keeps, each reader refitted.
+        """A copy of the body with only what `plan` keeps, each reader refitted, unless `refits` says no.
 
         A candidate is refitted on the moments of the model as it came; the `final` one, group after group, on what then
         reaches each reader, which is a little better and takes a run over the inputs for every group.
@@ -121,6 +136,9 @@ class Search:
         return body
 
     def _cut(self, bundle: Bundle, group: Group, kept: list[int], final: bool) -> None:
+        if not self.refits:
+            delete(bundle.module, group, kept)
+            return
         moments = collect(bundle, [group.reader], self.inputs)[group.reader] if final else self.moments[group.reader]
         reader: Any = bundle.module.get_submodule(group.reader)
         weight, bias = refit(reader.weight, reader.bias, moments, columns(group, kept))

@@ -1,4 +1,8 @@
-"""Structured pruning: whole channels and memory orders are deleted, and what stays is refitted by least squares."""
+"""Structured pruning: whole channels and memory orders are deleted, and what stays is refitted by least squares.
+
+Which channels of a group go first is a question of its own: by least squares (Hassibi & Stork 1993), by magnitude (the l2 form
+of Li et al. 2017, arXiv:1608.08710) or by the loss to first order (Molchanov et al. 2019, arXiv:1906.10771).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from edgetk.core.bundle import Bundle
 from edgetk.core.contracts import PassResult
 from edgetk.core.errors import PreconditionError, RecipeError
 
+#: which channels of a group go first
+CRITERIA = ("least-squares", "magnitude", "taylor")
 #: shares of the model's multiply-accumulates to come down to, tried in this order until accuracy suffers
 LADDER = (0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 
@@ -28,7 +34,11 @@ class Prune:
     max_drop: float = 0.005
     #: fixed widths per group, such as {"embed.conv0": 96}; empty: search. The memory goes by its group's name too
     keep: Mapping[str, int] = field(default_factory=dict)
-    #: inputs that the second moments are taken over
+    #: which channels go first: "least-squares", "magnitude" or "taylor" (training data needed)
+    criterion: str = "least-squares"
+    #: readers get the weights that are best for the channels that stay
+    refit: bool = True
+    #: inputs that the second moments are taken over, and examples that gradients are
     calibration: int = 96
     #: validation examples that judge a candidate
     examples: int = 1000
@@ -39,6 +49,10 @@ class Prune:
     def __post_init__(self) -> None:
         if not 0.0 <= self.max_drop <= 1.0:
             raise RecipeError(f"prune: max_drop must be in [0, 1], got {self.max_drop}; correct the recipe")
+        if self.criterion not in CRITERIA:
+            raise RecipeError(
+                f"prune: criterion must be one of {', '.join(CRITERIA)}, got {self.criterion!r}; correct the recipe"
+            )
         if self.calibration < 1 or self.examples < 1:
             raise RecipeError(
                 f"prune: calibration and examples must be at least 1, got {self.calibration} and {self.examples}; "
@@ -51,6 +65,7 @@ class Prune:
 
         from edgetk.models.layers.groups import is_depthwise
         from edgetk.models.layers.norm import BatchNorm
+        from edgetk.passes._importance import require_gradients
         from edgetk.passes._search import declared
         from edgetk.passes._statistics import require_data
 
@@ -60,6 +75,7 @@ class Prune:
                 "without one; add it (see docs/adding-a-pass.md) or leave prune out"
             )
         require_data(bundle, "prune")
+        require_gradients(bundle, self.criterion, "prune")
         groups, memories = declared(bundle.module)
         makers = [p.path.rpartition(".")[0] for g in groups for p in g.producers if p.path.endswith(".weight")]
         for path in [*makers, *(g.reader for g in groups), *(m.reader for m in memories)]:
@@ -83,7 +99,7 @@ class Prune:
         from edgetk.passes._statistics import Guide
 
         assert bundle.data is not None
-        search = Search(bundle, bundle.data.calibration(self.calibration), self.keep)
+        search = Search(bundle, bundle.data.calibration(self.calibration), self.keep, self.criterion, self.refit)
         tried: list[dict[str, Any]] = []
         plan = search.fixed(self.keep)
         if not self.keep:

@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 FLOAT_BYTES = 4
 #: inputs that the reader of a memory of lower order is refitted on
 CALIBRATION = 96
+CRITERIA = ("loss", "magnitude", "taylor")
 
 
 @dataclass(frozen=True)
 class PruneBlocks:
     """Greedy search over what the module's `elements()` declare, coarse before fine, on held-out samples; then deletion.
 
-    With `removed` (and `hard`) there is no search: these elements go, as an earlier search found them.
+    With `removed` (and `hard`) there is no search: these elements go, as an earlier search found them. Nor is there one with
+    another `criterion` than the loss: the least important elements go, up to `share` of the parameters of all.
     """
 
     #: "accuracy": the loss must fall; "size", "speed": it may rise within max_loss, or right answers fall within max_drop
@@ -50,7 +52,11 @@ class PruneBlocks:
     keep: int = 30
     #: neurons of a feed-forward network that go together
     neurons: int = 256
-    #: samples that judge candidates, balanced over the classes
+    #: "loss": the search; "magnitude" or "taylor": what is least important per parameter goes (Taylor needs training data)
+    criterion: str = "loss"
+    #: criteria other than the loss: elements go up to this share of the parameters of all elements, in (0, 1)
+    share: float = 0.0
+    #: samples that judge candidates, balanced over the classes; for taylor, of which gradients are taken
     examples: int = 1000
     #: elements that go without a search, by name
     removed: tuple[str, ...] = ()
@@ -63,7 +69,7 @@ class PruneBlocks:
     lossless: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        for name, known in (("goal", get_args(Goal)), ("order", ("", *get_args(Order)))):
+        for name, known in (("goal", get_args(Goal)), ("order", ("", *get_args(Order))), ("criterion", CRITERIA)):
             if getattr(self, name) not in known:
                 texts = ", ".join(repr(k) for k in known)
                 raise RecipeError(
@@ -78,6 +84,11 @@ class PruneBlocks:
             raise RecipeError(
                 "prune-blocks: max_loss must be at least 0, max_drop in [0, 1] and gate at least 1, "
                 f"got {self.max_loss}, {self.max_drop} and {self.gate}; correct the recipe"
+            )
+        if (self.criterion == "loss") != (self.share == 0.0) or not 0.0 <= self.share < 1.0:
+            raise RecipeError(
+                "prune-blocks: share must be in (0, 1) for the criteria magnitude and taylor, and 0 for loss, "
+                f"got {self.share} for {self.criterion}; correct the recipe"
             )
         if self.goal != "accuracy" and not (self.max_loss or self.max_drop):
             raise RecipeError(f"prune-blocks: goal {self.goal} needs a budget, got max_loss and max_drop 0; give one of them")
@@ -98,6 +109,7 @@ class PruneBlocks:
         """The module must declare elements, and there must be data to judge on."""
         from edgetk.models.layers.elements import declared, find
         from edgetk.passes import _saved_time
+        from edgetk.passes._importance import require_gradients
         from edgetk.passes._statistics import require_data
 
         if not hasattr(bundle.body, "elements"):
@@ -116,6 +128,9 @@ class PruneBlocks:
             if any(b.memory is not None and b.order(self.removed) < b.memory.order for b in blocks):
                 require_data(bundle, "prune-blocks")
             return
+        if self.criterion != "loss":
+            require_gradients(bundle, self.criterion, "prune-blocks")
+            return
         require_data(bundle, "prune-blocks")
         if self.goal == "speed":
             _saved_time.require(bundle.target, "prune-blocks")
@@ -128,11 +143,24 @@ class PruneBlocks:
             removed = frozenset(self.removed)
             lower = [b for b in blocks if b.memory is not None and b.order(removed) < b.memory.order]
             return self._result(bundle, blocks, removed, dict(self.hard), _refits(bundle, lower), {})
+        if self.criterion != "loss":
+            return self._least_important(bundle, blocks)
         refit = _refits(bundle, blocks)
         found, notes = self._search(bundle, blocks, refit)
         if not found.removed and not found.hard:
             return PassResult(bundle.body, False, {**notes, "why": "no element may go"})
         return self._result(bundle, blocks, found.removed, found.hard, refit, notes)
+
+    def _least_important(self, bundle: Bundle, blocks: Sequence[Block]) -> PassResult:
+        """Without a search: by one number for each element."""
+        from edgetk.passes import _importance
+
+        scores = _importance.elements(bundle, blocks, self.criterion, self.examples)
+        removed = _importance.least(blocks, scores, self.share)
+        notes = {"importance": {name: float(f"{score:.4g}") for name, score in scores.items()}}
+        if not removed:
+            return PassResult(bundle.body, False, {**notes, "why": "no element fits into the share"})
+        return self._result(bundle, blocks, removed, {}, {}, notes)
 
     def _search(
         self, bundle: Bundle, blocks: Sequence[Block], refit: Mapping[str, Callable[[int], torch.Tensor]]
