@@ -27,7 +27,10 @@ const SCENARIOS = {
     await page.getByRole("button", { name: "Use the microphone" }).press("Enter");
     await page.getByText("Listening to the microphone at").waitFor();
     const focus = await page.evaluate(() => document.activeElement.id);
-    await page.locator("#heard li").nth(count - 1).waitFor();
+    await page
+      .locator("#heard li")
+      .nth(count - 1)
+      .waitFor();
     const during = await shown(page);
     await page.keyboard.press("Enter");
     await page.locator("#stop:disabled").waitFor();
