@@ -161,7 +161,6 @@ class Search:
         if self.rules.order == "saved":
             ordered.sort(key=lambda b: -self.saves[b.name])
         for block in ordered:
-            self._spend(0)
             if block.whole:
                 outcome, accepted = self._without(block, block.name)
                 if accepted or not outcome.loss < self.rules.gate * self._limit():

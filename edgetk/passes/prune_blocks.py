@@ -197,12 +197,13 @@ class PruneBlocks:
         notes: Mapping[str, Any],
     ) -> PassResult:
         """Delete for good."""
-        from edgetk.models.layers.elements import delete, macs_of, parameters_of
+        from edgetk.models.layers.elements import delete
 
         names = [n for b in blocks for n in (b.name, *(p.name for p in b.parts)) if n in removed]
-        counted = {"parameters_removed": parameters_of(blocks, removed), "macs_removed": macs_of(blocks, removed)}
         body = bundle.module
+        before = sum(p.numel() for p in body.parameters())
         delete(body, blocks, removed, hard, refit)
+        counted = {"parameters": before, "parameters_removed": before - sum(p.numel() for p in body.parameters())}
         signature = body.stream_signature() if hasattr(body, "stream_signature") else None  # type: ignore[operator]
         structure = {"removed": names, "hard": dict(hard), "neurons": self.neurons}
         return PassResult(body, True, {**notes, **counted, "removed": names, "hard": dict(hard)}, structure, signature)

@@ -54,7 +54,7 @@ class Block:
     paths       modules that become `Gone` with it, what makes its output last; (): it cannot go whole, and its last part stays
     parts       in the order in which they are tried; a memory's go in turn, from the highest order down
     group, memory   what the parts are channels, or orders, of
-    bias        tensor that is the block's output once all parts are gone; "": that is zero
+    bias        tensor of `left` numbers that is the output once all parts are gone; "": that is zero, and nothing stays
     hard        module whose softmax may keep its largest probabilities only, not renormalised: as many as its attribute
                 `hard: int` says, 0: all; "": none
     """
@@ -70,6 +70,7 @@ class Block:
     memory: MemoryGroup | None = None
     bias: str = ""
     hard: str = ""
+    left: int = 0
 
     @property
     def whole(self) -> bool:
@@ -170,7 +171,8 @@ def block(
             count = min(width, group.size - first)
             own = runs * weights * count // group.size + more_macs * count // group.size
             parts.append(Part(f"{name}.{index}", first, first + count, every * count // group.size, own))
-    return Block(name, kind, step, parameters, macs, tuple(paths), tuple(parts), group, None, bias, hard)
+    left = _tensor(body, bias).numel() if bias else 0
+    return Block(name, kind, step, parameters, macs, tuple(paths), tuple(parts), group, None, bias, hard, left)
 
 
 def memory_block(body: nn.Module, memory: MemoryGroup, step: int, steps: int = 8, runs: int = 1) -> Block:
@@ -327,7 +329,7 @@ def _tensor(body: nn.Module, path: str) -> Tensor:
 
 
 def parameters_of(blocks: Sequence[Block], removed: Collection[str]) -> int:
-    """Parameters that go with the elements `removed`."""
+    """Parameters that go with the elements `removed`; those that two of them share are counted twice (`LMUFormer`'s only)."""
     return sum(n for n, _ in _costs(blocks, removed))
 
 
@@ -340,6 +342,8 @@ def _costs(blocks: Sequence[Block], removed: Collection[str]) -> Iterator[tuple[
     for of in blocks:
         if of.name in removed:
             yield of.parameters, of.macs
+        elif of.whole and of.parts and {p.name for p in of.parts} <= set(removed):
+            yield of.parameters - of.left, of.macs
         else:
             yield from ((p.parameters, p.macs) for p in of.parts if p.name in removed)
 
