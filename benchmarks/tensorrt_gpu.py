@@ -5,7 +5,7 @@
 
 `--python` is the Python that can import tensorrt, where that is another one. Every case is recorded, with its figures or with
 the reason why it has none; the file is written again after each. Latency, transfers and CUDA graphs are those of the on-device
-agent; energy is the difference of NVML's energy counter between two of its updates, less idle power times the time between.
+agent; energy is the difference of NVML's energy counter between two looks at it, less idle power times the time between.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from typing import Any
 
 AGENT, TABLE = "agent.pyz", "cases.json"
 #: Seconds: of latency samples, of their warm-up, of an energy window, of idleness, and the most that one case may take.
-BUDGET_S, WARMUP_S, WINDOW_S, IDLE_S, CASE_S = 0.8, 0.3, 2.0, 2.0, 45.0
+BUDGET_S, WARMUP_S, WINDOW_S, IDLE_S, CASE_S = 0.8, 0.3, 3.0, 3.0, 45.0
+#: Seconds between two looks at the energy counter: a look may take tens of milliseconds, in which the GPU does nothing.
+LOOK_S = 0.4
 CLIPS = 8
 #: Libraries that the builder may use, by what a case asks for.
 SOURCES = {"cublas": ["CUBLAS", "CUBLAS_LT", "EDGE_MASK_CONVOLUTIONS"], "own": ["EDGE_MASK_CONVOLUTIONS"]}
@@ -184,7 +186,7 @@ def _conditions() -> dict[str, Any]:
         "batch": 1,
         "tf32": "allowed in float32 engines, as TensorRT has it by default",
         "latency": f"{BUDGET_S} s of single inferences after {WARMUP_S} s of warm-up, waited for one by one",
-        "energy": f"NVML's energy counter over at least {WINDOW_S} s, update to update, less idle power with the engine loaded",
+        "energy": f"NVML's energy counter over at least {WINDOW_S} s, looked at every {LOOK_S} s, less idle power with the engine loaded",
     }
     try:
         import onnxruntime
@@ -375,7 +377,7 @@ def _energy(step: Any, gpu: Any) -> dict[str, Any]:
 
 
 def _between_updates(work: Any, gpu: Any, at_least_s: float) -> tuple[float, float, int]:
-    """Joules, seconds and calls of `work` from one update of the energy counter to another one later."""
+    """Joules, seconds and calls of `work` between two looks at the energy counter, each of which saw a new value."""
     started, runs, seen = None, 0, gpu.joules()
     limit = time.perf_counter() + 3 * at_least_s
     look = 0.0
@@ -385,7 +387,7 @@ def _between_updates(work: Any, gpu: Any, at_least_s: float) -> tuple[float, flo
         now = time.perf_counter()
         if now < look:
             continue
-        look = now + 0.002
+        look = now + LOOK_S
         value = gpu.joules()
         if value != seen:
             if started is None:

@@ -60,6 +60,22 @@ def _fold_constants(model: ir.Model) -> None:
     )
 
 
+def fold_shapes(model: onnx.ModelProto, most: int = 2**16) -> onnx.ModelProto:
+    """A copy where what hangs on fixed shapes only is computed, up to `most` numbers each: a parser need not follow it."""
+    import onnx_ir as ir
+    from onnxscript import optimizer
+
+    made = ir.from_proto(model)
+    optimizer.fold_constants(
+        made,
+        input_size_limit=most,
+        output_size_limit=most,
+        should_fold=lambda node: False if node.op_type in ("QuantizeLinear", "DequantizeLinear") else None,
+    )
+    sweep(made)
+    return ir.to_proto(made)
+
+
 def _transpose_stored_weights(graph: ir.Graph) -> None:
     """Transpose(DequantizeLinear(W)) becomes DequantizeLinear(W^T): integer kernels want the product right behind it."""
     for node in list(graph):

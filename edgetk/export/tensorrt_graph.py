@@ -13,7 +13,7 @@ from edgetk.core.errors import PreconditionError
 from edgetk.core.signature import Signature
 from edgetk.core.target import Stack
 from edgetk.export import graph as graphs
-from edgetk.export import opset, tensorrt_qdq
+from edgetk.export import clean, opset, tensorrt_qdq
 from edgetk.export.lower import static
 from edgetk.export.tensorrt_versions import Version, operators, version_of
 
@@ -56,7 +56,8 @@ def fit(lowered: Lowered, stack: Stack, name: str) -> Lowered:
         layer_norm=stack.layer_norm and version.has_layer_norm,
         operators=(),
     )
-    model = _static(opset.fit(_plain_reshapes(model), capped, name), signature)
+    # Shapes that a parser would have to compute are written out: 8.5 loses its way in a Concat behind an Expand of one.
+    model = clean.fold_shapes(_static(opset.fit(_plain_reshapes(model), capped, name), signature))
     model = tensorrt_qdq.fit(model, version, name)
     lint(model, version, name)
     graphs.io_contract(model, signature)

@@ -148,6 +148,26 @@ def test_pairs_of_q_and_dq_compute_the_same_bits(seed: int) -> None:
     assert same(low, fitted(low, NEW), x)
 
 
+@pytest.mark.parametrize("name", [OLD, NEW])
+def test_shapes_of_the_one_batch_are_written_out(name: str) -> None:
+    low = form(
+        """net (float[batch, 2, 3] x) => (float[batch, 4, 3] y) {
+            all = Shape (x)
+            batch = Slice (all, none, one)
+            target = Concat <axis = 0> (batch, one, three)
+            edge = Expand (zero, target)
+            y = Concat <axis = 1> (edge, x, edge)
+        }""",
+        none=np.array([0]),
+        one=np.array([1]),
+        three=np.array([3]),
+        zero=np.zeros((1, 1, 1), np.float32),
+    )
+    model = fitted(low, name)
+    assert kinds(model) == {"Concat": 1}
+    assert same(low, model, np.arange(6, dtype=np.float32).reshape(1, 2, 3))
+
+
 def test_before_10_every_dq_follows_a_q_and_weights_are_floats() -> None:
     model = fitted(quantized(), OLD)
     made = {output: node.op_type for node in model.graph.node for output in node.output}
@@ -189,14 +209,15 @@ def test_codes_that_are_not_symmetric_int8_are_refused() -> None:
 
 
 def test_what_the_parser_refuses_is_named_before_it_sees_it() -> None:
-    sequence = form(
-        "net (float[1, 4] x) => (float[1, 4] y) { s = SequenceConstruct (x)\n y = SequenceAt (s, i) }", i=np.array(0)
+    parts = form(
+        "net (float[1, 4] x) => (float[1, 2] y) { a = Mish (x)\n y = Compress <axis: int = 1> (a, kept) }",
+        kept=np.array([True, False, True, False]),
     )
     with pytest.raises(
         PreconditionError,
-        match=r"that the parser of TensorRT 10\.3 reads, got SequenceAt, SequenceConstruct; replace those layers",
+        match=r"that the parser of TensorRT 10\.3 reads, got Compress, Mish; replace those layers",
     ):
-        fitted(sequence, NEW)
+        fitted(parts, NEW)
     whole = form("net (int32[2, 2] x) => (int32[2, 2] y) { y = MatMul (x, x) }")
     with pytest.raises(PreconditionError, match="net must multiply matrices of floating-point numbers, got integers in"):
         fitted(whole, NEW)
