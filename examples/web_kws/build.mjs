@@ -9,7 +9,7 @@
 import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join, relative } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
@@ -59,7 +59,7 @@ function build({ model, out, assets }) {
 
   const files = readdirSync(out, { recursive: true }).filter((name) => statSync(join(out, name)).isFile());
   const bytes = files.reduce((sum, name) => sum + statSync(join(out, name)).size, 0);
-  const folder = relative(process.cwd(), out) || ".";
+  const folder = resolve(out);
   console.log(`${folder}: ${files.length} files, ${(bytes / 1e6).toFixed(1)} MB. Serve it, and open http://localhost:8000/`);
   console.log(`  python3 -m http.server -b 127.0.0.1 -d ${folder} 8000`);
 }

@@ -19,6 +19,7 @@ let scores = null;
 let newest = null;
 let before_s = 0; // sound of earlier streams
 let played = 0; // counts starts and ends, so that what comes late is told from what is wanted
+let behind = false; // whether the page says that the device is too slow
 let drawing = false;
 let begunWith = null; // the button that began what sounds
 
@@ -41,6 +42,8 @@ const handlers = {
     newest = { ...message, all_s: before_s + message.sound_s };
     draw();
     if (message.behind_s > SLOW_S) problem(slow(message.behind_s));
+    else if (behind) problem("");
+    behind = message.behind_s > SLOW_S;
   },
 
   word(message) {

@@ -88,6 +88,7 @@ export class Sound {
     this._node?.port.postMessage({ port: null });
     this._node?.disconnect();
     this._node = null;
+    this._context?.suspend();
   }
 
   /** A tap whose blocks go to the listener; null where `stop` came first. Browsers let sound begin after a key or a click only, so it starts here. */
