@@ -43,6 +43,7 @@ class PrefixCache:
         return steps() if steps is not None else (lambda x: call(self._body, x),)
 
     def _one(self, steps: Sequence[Callable[[Any], Any]], known: dict[int, Any], first: int) -> Tensor:
+        first = min(first, len(steps) - 1)  # where there is one step only, it is the first that differs
         start = max(step for step in known if step <= first)
         made = known[start]
         for index in range(start, len(steps)):
