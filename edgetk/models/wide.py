@@ -113,29 +113,45 @@ class WideAttention(nn.Module):
     def forward(self, x: Tensor, real: Tensor | None = None, wanted: int | None = None) -> Tensor:
         """x (B, N, C), real (B, N) -> (B, N, C), or the first `wanted` tokens of it."""
         if self.turns in (0, self.heads):
-            y: Tensor = self.proj(merge_heads(self._mixed(x, real, wanted, 0, self.heads)))
-            return y
-        starts = range(0, self.heads, self.turns)
-        total = self._part(x, real, wanted, 0)
-        for first in starts[1:]:
-            total = total + self._part(x, real, wanted, first)
-        return total
+            mixed = self._mixed(self._projected(x, wanted), real, wanted, 0)
+        elif not plain(self, *self._layers()):  # layers that passes made have no rows to take: only the scores take turns
+            every = self._projected(x, wanted)
+            parts = [tuple(p[:, at : at + self.turns] for p in every) for at in self._starts()]
+            turns = [self._mixed(part, real, wanted, at) for part, at in zip(parts, self._starts(), strict=True)]
+            mixed = torch.cat(turns, dim=1)
+        else:
+            total = self._part(x, real, wanted, 0)
+            for first in self._starts()[1:]:
+                total = total + self._part(x, real, wanted, first)
+            return total
+        y: Tensor = self.proj(merge_heads(mixed))
+        return y
+
+    def _starts(self) -> range:
+        """The first head of each turn."""
+        return range(0, self.heads, self.turns)
+
+    def _layers(self) -> tuple[str, ...]:
+        return ("to_q", "to_k", "to_v", "proj") if self.mixer.reads_queries else ("to_v", "proj")
 
     def _part(self, x: Tensor, real: Tensor | None, wanted: int | None, first: int) -> Tensor:
         """What `turns` heads from `first` on add to the output."""
         count = min(self.turns, self.heads - first)
-        mixed = merge_heads(self._mixed(x, real, wanted, first, count))
+        mixed = merge_heads(self._mixed(self._projected(x, wanted, first, count), real, wanted, first))
         return F.linear(mixed, self.proj.weight[:, first * self.width : (first + count) * self.width])
 
-    def _mixed(self, x: Tensor, real: Tensor | None, wanted: int | None, first: int, count: int) -> Tensor:
+    def _projected(self, x: Tensor, wanted: int | None, first: int = 0, count: int | None = None) -> tuple[Tensor, ...]:
+        """Queries, keys and values of `count` heads from `first` on, of all by default."""
+        count = self.heads if count is None else count
         asked = x[:, :wanted] if self.mixer.few_queries else x
         if self.mixer.reads_queries:
             q, k = self._heads(self.to_q, asked, first, count), self._heads(self.to_k, x, first, count)
-            v = self._heads(self.to_v, x, first, count)
-        else:
-            k = v = self._heads(self.to_v, x, first, count)
-            q = v[:, :, :wanted] if self.mixer.few_queries else v
-        y: Tensor = self.mixer(q, k, v, real, first)
+            return q, k, self._heads(self.to_v, x, first, count)
+        v = self._heads(self.to_v, x, first, count)
+        return v[:, :, :wanted] if self.mixer.few_queries else v, v, v
+
+    def _mixed(self, projected: tuple[Tensor, ...], real: Tensor | None, wanted: int | None, first: int) -> Tensor:
+        y: Tensor = self.mixer(*projected, real, first)
         return y[:, :, :wanted]
 
     def _heads(self, layer: nn.Module, x: Tensor, first: int, count: int) -> Tensor:
