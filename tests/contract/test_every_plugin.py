@@ -29,6 +29,7 @@ TARGETS = board.names()
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "prune": {"max_drop": 1.0},
     "prune-blocks": {"goal": "size", "max_loss": 0.2, "neurons": 4, "device": "cpu"},
+    "sparsify": {"min_weights": 64},
     "factorize": {"max_drop": 1.0, "min_weights": 512},
     "finetune": {"epochs": 2, "batch": 16, "augment": "none", "device": "cpu"},
     "binarize": {"weights": ("mlp",), "epochs": 1, "batch": 16, "calibration": 4, "augment": "none", "device": "cpu"},

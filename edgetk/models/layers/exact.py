@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from edgetk.models.layers import sparse_pattern
 from edgetk.models.layers.qdq import dequantize_weight
 from edgetk.models.layers.quantized import QuantLinear
 
@@ -53,7 +54,11 @@ def put_on_grid(layers: Sequence[nn.Module], largest: float = 1.0, step: float =
 
 
 def settle(body: nn.Module) -> None:
-    """Let a module with a method `settle` put its weights back into the form it computes in, after they were changed."""
+    """Let a module with a method `settle` put its weights back into the form it computes in, after they were changed.
+
+    Layers that keep to an N:M pattern are put back into it before.
+    """
+    sparse_pattern.project(body)
     own = getattr(body, "settle", None)
     if own is not None:
         own()

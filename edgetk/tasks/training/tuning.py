@@ -12,6 +12,7 @@ from torch import nn
 from edgetk.core.bundle import Bundle
 from edgetk.core.contracts import TrainingData
 from edgetk.core.errors import PreconditionError, closest
+from edgetk.models.layers.sparse_pattern import held
 from edgetk.tasks.training.loop import Schedule, Training
 
 
@@ -61,10 +62,11 @@ def tune(
     held_out = validation.features.to(device), validation.labels.to(device)
     training = Training(body, batches, rows, held_out, schedule, teacher)
     history = []
-    for e in training:
-        history.append([e.number, round(e.loss, 5), e.correct])
-        if between is not None:
-            between(body)
+    with held(body):
+        for e in training:
+            history.append([e.number, round(e.loss, 5), e.correct])
+            if between is not None:
+                between(body)
     body.load_state_dict(training.best)
     body.cpu().eval()
     return {
