@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import copy
 import functools
+import itertools
 import json
 import math
 import statistics
@@ -91,6 +92,7 @@ class Model:
         judging, dev = data.split("validation"), data.split("test")
         self.judging = self._batches(judging.features[:JUDGES], judging.labels[:JUDGES])
         self.dev = self._batches(dev.features, dev.labels)
+        self.n = [sum(len(y) for _, y in part) for part in (self.judging, self.dev)]
         self.masks = Masks(net, self.blocks)
 
     def _batches(self, x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -288,54 +290,60 @@ def paired(model: Model, bundle: Bundle, found: Mapping[str, Any] | None, task: 
     return {**after, "bytes_before": result.notes["bytes_before"], "ratio_of_pairs": result.notes["ratio"]}
 
 
-def unit(task: str, seed: int, args: Any, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def pieces(part: str) -> list[str]:
+    """Names of the pieces of a task and seed: the "searches" and what goes with them, or the trained "pairs"."""
+    if part == "pairs":
+        return ["pairs: whole", f"pairs: {COMPARED[-1]}"]
+    return ["base", *SEARCHES, *(f"controls: {n}" for n in COMPARED), "int8: whole", *(f"int8: {n}" for n in COMPARED)]
+
+
+def unit(task: str, seed: int, part: str, args: Any, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The pieces of a task and seed that are missing in `rows`, one after the other."""
+    have = {r["piece"]: r for r in rows if (r["task"], r["seed"]) == (task, seed)}
+    if set(pieces(part)) <= set(have):
+        return
     data = HeldOut(task, seed, args.rows)
     bundle, known, notes = fine_tuned(task, seed, data, args)
-    have = {r["piece"]: r for r in rows if (r["task"], r["seed"]) == (task, seed)}
-    if not known:
+    if not known:  # another model than that of the rows
         rows[:] = [r for r in rows if (r["task"], r["seed"]) != (task, seed)]
         have = {}
     model = Model(bundle.module, data, resolve(args.device))
-
-    def missing(piece: str, make: Any) -> Iterator[dict[str, Any]]:
-        if piece not in have:
-            begin = time.monotonic()
-            have[piece] = {"task": task, "seed": seed, "piece": piece, **make()}
-            have[piece]["seconds"] = round(time.monotonic() - begin, 2)
-            yield have[piece]
-
-    yield from missing("base", lambda: {**model.scored(), **model.sizes(()), "training": notes, "n": [
-        sum(len(y) for _, y in part) for part in (model.judging, model.dev)]})  # fmt: skip
-    for name in SEARCHES:
-        yield from missing(name, lambda name=name: searched(model, name))
-    for name in COMPARED:
-        yield from missing(f"controls: {name}", lambda name=name: controls(model, name, have[name], seed))
-    yield from missing("int8: whole", lambda: composed(model, None))
-    for name in COMPARED:
-        yield from missing(f"int8: {name}", lambda name=name: composed(model, have[name]))
-    if seed == 0 or task == "mrpc":
-        yield from missing("pairs: whole", lambda: paired(model, bundle, None, task, seed, args))
-        yield from missing(f"pairs: {COMPARED[-1]}", lambda: paired(model, bundle, have[COMPARED[-1]], task, seed, args))
+    for name in [n for p in ("searches", part) for n in pieces(p)]:
+        if name in have:
+            continue
+        begin = time.monotonic()
+        kind, _, of = name.partition(": ")
+        found = None if of in ("", "whole") else have[of]
+        if name == "base":
+            made = {**model.scored(), **model.sizes(()), "training": notes, "n": model.n}
+        elif name in SEARCHES:
+            made = searched(model, name)
+        elif found is not None and kind == "controls":
+            made = controls(model, of, found, seed)
+        elif kind == "int8":
+            made = composed(model, found)
+        else:
+            made = paired(model, bundle, found, task, seed, args)
+        have[name] = {"task": task, "seed": seed, "piece": name, **made, "seconds": round(time.monotonic() - begin, 2)}
+        yield have[name]
 
 
 def run(args: Any) -> None:
     begin = time.monotonic()
     found = read(args.results)
     rows = found["rows"]
-    for seed in range(args.seeds):
-        for task in args.tasks:
-            for row in unit(task, seed, args, rows):
-                rows.append(row)
-                write(found, args)
-                more = f"{row['ratio']:.2f}x " if "ratio" in row else ""
-                dev = f"dev {row['dev_accuracy']:.4f} loss {row['dev_loss']:.4f} " if "dev_loss" in row else ""
-                if "beats" in row:
-                    dev = f"beats {row['beats']} of {DRAWS} draws "
-                print(f"{task} {seed} {row['piece']}: {more}{dev}({row['seconds']} s)", flush=True)
-                if time.monotonic() - begin > args.seconds:
-                    print("out of time: call again to go on", flush=True)
-                    return
+    for part, seed, task in itertools.product(("searches", "pairs"), range(args.seeds), args.tasks):
+        for row in unit(task, seed, part, args, rows):
+            rows.append(row)
+            write(found, args)
+            more = f"{row['ratio']:.2f}x " if "ratio" in row else ""
+            dev = f"dev {row['dev_accuracy']:.4f} loss {row['dev_loss']:.4f} " if "dev_loss" in row else ""
+            if "beats" in row:
+                dev = f"beats {row['beats']} of {DRAWS} draws "
+            print(f"{task} {seed} {row['piece']}: {more}{dev}({row['seconds']} s)", flush=True)
+            if time.monotonic() - begin > args.seconds:
+                print("out of time: call again to go on", flush=True)
+                return
 
 
 def write(found: dict[str, Any], args: Any) -> None:
