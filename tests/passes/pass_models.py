@@ -27,7 +27,7 @@ SIZES = {"train": 96, "validation": 48, "test": 48}
 class Frozen:
     """Data to calibrate and validate on; three classes, each with its own band of features."""
 
-    labels = ("one", "two", "three")
+    labels: tuple[str, ...] = ("one", "two", "three")
     origin = "made up"
 
     def split(self, name: str) -> Split:
@@ -55,6 +55,24 @@ class Words(Frozen):
         train = self.split("train")
         features = train.features * (augmentation or 1.0)
         return lambda rows: (features[rows], F.one_hot(train.labels[rows], CLASSES).float()), len(train.labels)
+
+
+class Examples(Frozen):
+    """A few given inputs to calibrate and train on; example i is of class i."""
+
+    augmentations: Mapping[str, Any] = {"none": None}
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+        self.labels = tuple(f"class {i}" for i in range(len(x)))
+
+    def calibration(self, n: int) -> Tensor:
+        return self.x[:n]
+
+    def batches(
+        self, device: torch.device | str, augmentation: Any = None
+    ) -> tuple[Callable[[Tensor], tuple[Tensor, Tensor]], int]:
+        return lambda rows: (self.x[rows], torch.eye(len(self.x))[rows]), len(self.x)
 
 
 def stir(net: nn.Module, seed: int = 0) -> None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pass_models import Frozen, Words, applied, around, learned, outputs
+from pass_models import Examples, Frozen, Words, applied, around, learned, outputs
 from torch import Tensor, nn
 
 from edgetk.core.bundle import Bundle
 from edgetk.core.errors import PreconditionError, RecipeError
+from edgetk.models._bert_encoder import BertEncoder, Config
 from edgetk.models.layers import elements
 from edgetk.models.layers.elements import Block, Part
 from edgetk.models.layers.groups import Group, rows
@@ -22,23 +23,7 @@ from edgetk.passes import _importance
 from edgetk.passes.prune import Prune
 from edgetk.passes.prune_blocks import PruneBlocks
 
-
-class Pair:
-    """Two examples of two classes, x = (1, 2) and x = (3, 1)."""
-
-    labels = ("no", "yes")
-    origin = "made up"
-    augmentations: Mapping[str, Any] = {"none": None}
-    x = torch.tensor([[1.0, 2.0], [3.0, 1.0]])
-
-    def batches(self, device: Any, augmentation: Any = None) -> Any:
-        return lambda chosen: (self.x[chosen], torch.eye(2)[chosen]), 2
-
-    def calibration(self, n: int) -> Tensor:
-        return self.x[:n]
-
-    def split(self, name: str) -> Any:
-        raise AssertionError(name)
+X = torch.tensor([[1.0, 2.0], [3.0, 1.0]])
 
 
 class Two(nn.Module):
@@ -66,7 +51,7 @@ class Two(nn.Module):
 
 
 def pair() -> Bundle:
-    return around(Two(), 2, outputs=2, data=Pair())
+    return around(Two(), 2, outputs=2, data=Examples(X))
 
 
 def test_by_hand() -> None:
@@ -90,6 +75,44 @@ def test_by_hand() -> None:
     (wide,) = elements.declared(bundle.module, 2)
     found = _importance.elements(bundle, [wide], "taylor", 2)
     assert found["mid.0"] == pytest.approx(float((0.75 * (z[:, 0] + z[:, 1])).square().mean().sqrt()))
+
+
+def test_heads_groups_of_neurons_and_blocks_of_an_encoder() -> None:
+    """Taylor is the slope of the loss by a gate on what reads an element; magnitude sums up its matrices."""
+    torch.manual_seed(0)
+    net = BertEncoder(Config(length=6, positions=6, vocabulary=30, dim=8, layers=2, heads=4, ffn=12)).double().eval()
+    for layer in net.matrices():
+        net.get_submodule(layer).weight.data.normal_(std=0.4)
+    tokens = torch.randint(1, 30, (2, 6)).float()
+    bundle = around(net, 6, outputs=2, data=Examples(tokens))
+    blocks = elements.declared(net, 5)
+    taylor = _importance.elements(bundle, blocks, "taylor", 1)
+    magnitude = _importance.elements(bundle, blocks, "magnitude", 1)
+    assert len(taylor) == len(magnitude) == 2 * (1 + 4) + 2 * (1 + 3)
+
+    def loss(reader: Any, columns: slice, gate: float) -> float:
+        before = reader.weight.detach().clone()
+        reader.weight.data[:, columns] *= gate
+        with torch.no_grad():
+            found = F.cross_entropy(net(tokens[:1]), torch.tensor([0]))
+        reader.weight.data.copy_(before)
+        return float(found)
+
+    for of in blocks:
+        assert of.group is not None
+        reader = net.get_submodule(of.group.reader)
+        for name, first, last in [(of.name, 0, of.group.size), *((p.name, p.first, p.last) for p in of.parts)]:
+            slope = (loss(reader, slice(first, last), 1 + 1e-5) - loss(reader, slice(first, last), 1 - 1e-5)) / 2e-5
+            assert taylor[name] == pytest.approx(abs(slope), rel=1e-4, abs=1e-8)
+    head = slice(2, 4)
+    attention = net.layers[0].attention
+    own = [
+        attention.query.weight[head],
+        attention.key.weight[head],
+        attention.value.weight[head],
+        attention.output.weight[:, head],
+    ]
+    assert magnitude["layers.0.attention.1"] == pytest.approx(sum(float(w.detach().square().sum()) for w in own))
 
 
 def test_least_important_channels_go_first() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pass_models import Frozen, Words, applied, around, learned, outputs
+from pass_models import Examples, Frozen, Words, applied, around, learned, outputs
 from torch import Tensor, nn
 
 from edgetk.core.bundle import Bundle
@@ -26,23 +25,8 @@ from edgetk.quant.quantize import Quantize
 from edgetk.targets import board
 from edgetk.toolkit import checkpoint
 
-
-class Pair:
-    """Two examples of two classes, the second input much larger than the others."""
-
-    labels = ("no", "yes")
-    origin = "made up"
-    augmentations: Mapping[str, Any] = {"none": None}
-    x = torch.tensor([[1.0, 10.0, 0.0, 1.0], [-1.0, -10.0, 2.0, 1.0]])
-
-    def batches(self, device: Any, augmentation: Any = None) -> Any:
-        return lambda chosen: (self.x[chosen], torch.eye(2)[chosen]), 2
-
-    def calibration(self, n: int) -> Tensor:
-        return self.x[:n]
-
-    def split(self, name: str) -> Any:
-        raise AssertionError(name)
+#: the second input is much larger than the others
+X = torch.tensor([[1.0, 10.0, 0.0, 1.0], [-1.0, -10.0, 2.0, 1.0]])
 
 
 def one_layer() -> Bundle:
@@ -50,7 +34,7 @@ def one_layer() -> Bundle:
     with torch.no_grad():
         net[0].weight.copy_(torch.tensor([[4.0, 0.5, -3.0, 2.0], [1.0, 1.0, 1.0, 1.0]]))
         net[0].bias.zero_()
-    return around(net, 4, outputs=2, data=Pair())
+    return around(net, 4, outputs=2, data=Examples(X))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +62,7 @@ def test_taylor_by_hand() -> None:
     with torch.no_grad():
         bundle.module[0].weight.copy_(torch.tensor([[5.0, -0.5, 0.0, -2.0], [-10.0, 1.0, 0.0, 0.0]]))
         bundle.module[0].bias.copy_(torch.tensor([2.0, 0.0]))
-    assert outputs(bundle, Pair.x).tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert outputs(bundle, X).tolist() == [[0.0, 0.0], [0.0, 0.0]]
     # 4 (g w)^2 = x^2 w^2 is 25, 25, 0, 4 in row 0 of both examples, and 100, 100, 0, 0 in row 1
     after = applied(Sparsify(criterion="taylor", min_weights=8, calibration=2), bundle)
     assert after.module[0].weight.tolist() == [[5.0, -0.5, 0.0, 0.0], [-10.0, 1.0, 0.0, 0.0]]
