@@ -110,6 +110,11 @@ class Listener:
         return (self.front_end.total_s + self.network.total_s) / self.sound_s if self.sound_s else 0.0
 
     @property
+    def least_s(self) -> float:
+        """Seconds of sound before which no word can be detected: a full mean that counts for `hold` steps."""
+        return Detection(self.rule.window + self.rule.hold - 2, 0, 0.0).heard_s(self.model.lookahead)
+
+    @property
     def duty(self) -> float:
         """Share of the frames for which the network ran."""
         return self.network.n / self.front_end.n if self.front_end.n else 0.0

@@ -54,7 +54,7 @@ def folder(path: Path, realtime: bool = False) -> Iterator[Sound]:
 
 
 def raw(stream: BinaryIO, name: str = "stdin") -> Sound:
-    """Signed 16-bit little-endian samples, 16 kHz mono, until the end. Raises InputError for a WAV file's header."""
+    """Signed 16-bit little-endian samples, 16 kHz mono, until the end. Raises InputError for a WAV file's header or nothing."""
     return Sound(name, _decoded(stream, name))
 
 
@@ -90,6 +90,8 @@ def _decoded(stream: BinaryIO, name: str) -> Iterator[Samples]:
         whole = len(block) // 2 * 2
         rest = block[whole:]
         yield np.frombuffer(block[:whole], dtype="<i2").astype(np.float32) / 32768.0
+    if first:
+        raise InputError(f"{name}: must hold 16-bit samples, got none; check what writes it")
     if rest:
         raise InputError(f"{name}: must be 16-bit samples, got an odd number of bytes; check what writes it")
 

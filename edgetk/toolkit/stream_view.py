@@ -29,6 +29,7 @@ class View:
         self.listener, self.source, self.seconds = listener, source, seconds
         self._found: deque[Heard] = deque(maxlen=_ROWS)
         self._count = 0
+        self._began_s = listener.sound_s  # of the sounds before this one
 
     def add(self, found: Sequence[Heard]) -> None:
         """Words that were just detected."""
@@ -53,7 +54,9 @@ class View:
         listener = self.listener
         share = (listener.level_db - _QUIET_DB) / -_QUIET_DB
         line = Text.assemble(
-            f" {clock(listener.sound_s)} ", (bar(share, 2 * _WIDTH - 17), "green"), f" {listener.level_db:4.0f} dB "
+            f" {clock(listener.sound_s - self._began_s)} ",
+            (bar(share, 2 * _WIDTH - 17), "green"),
+            f" {listener.level_db:4.0f} dB ",
         )
         if listener.gate_rule:
             line.append("open" if listener.open else "closed", style="bold green" if listener.open else "dim")

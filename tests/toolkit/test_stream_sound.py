@@ -68,6 +68,8 @@ def test_raw_samples_may_come_in_pieces_of_any_size() -> None:
 def test_raw_samples_must_be_whole_and_have_no_header() -> None:
     with pytest.raises(InputError, match=r"^stdin: must be 16-bit samples, got an odd number of bytes; check what writes it$"):
         joined(stream_sound.raw(io.BytesIO(SAMPLES.tobytes()[:-1])))
+    with pytest.raises(InputError, match=r"^stdin: must hold 16-bit samples, got none; check what writes it$"):
+        joined(stream_sound.raw(io.BytesIO()))
     with pytest.raises(
         InputError, match=r"^stdin: must be raw 16-bit samples at 16 kHz, got a WAV file; use --wav FILE or drop"
     ):

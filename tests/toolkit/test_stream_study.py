@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -227,6 +228,10 @@ def test_the_view_shows_level_scores_detections_and_both_latencies(model: stream
     view.add([Heard(3725.5, "yes", 0.99)] * 9)
     assert "1:02:05.50" in page()
     assert "detections: 12" in page()
+    view = View(listener, "next.wav")  # the clock is that of its own sound
+    listener.reset()
+    listener.push(samples[:8000])
+    assert " 00:00.50 " in page()
 
 
 def test_bars_and_clock() -> None:
@@ -275,6 +280,27 @@ def test_stream_takes_raw_samples_on_stdin_and_a_folder(wav: Path, tmp_path: Pat
     assert done.exit_code == 0, done.stderr
     assert done.stdout.count("listening to ") == 2
     assert "look-ahead" in done.stdout
+
+
+def test_stream_says_that_no_word_was_heard_and_when_none_can_be() -> None:
+    silence = np.zeros(16000, dtype=np.int16)
+    for samples, said in ((silence, "  no word\n"), (silence[:11279], "  no word; a decision needs 705 ms of sound\n")):
+        done = call("stream", "--model", MODEL, "--runtime", "torch", input=samples.tobytes())
+        assert done.exit_code == 0, done.stderr
+        assert said in done.stdout
+    quick = ("--hold", "1", "--window", "10")
+    done = call("stream", "--model", MODEL, "--runtime", "torch", *quick, input=silence[:2639].tobytes())
+    assert "  no word; a decision needs 165 ms of sound\n" in done.stdout
+
+
+def test_the_help_tells_the_detectors_defaults() -> None:
+    from edgetk.tasks.speech.detect import Rule
+
+    page = " ".join(re.sub(r"[│╭╮╰╯─]", " ", call("stream", "--help").stdout).split())
+    rule = Rule()
+    for what, value in (("counts", rule.threshold), ("averaged", rule.window), ("word", rule.hold)):
+        assert f"{what}; default: {value}." in page
+    assert f"between two detections; default: {rule.refractory}." in page
 
 
 def test_stream_shows_the_live_view_on_a_terminal(wav: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -14,10 +14,18 @@ Runtime = Annotated[
     str | None,
     typer.Option("--runtime", metavar="NAME", help="torch, onnxruntime or c.", show_default=False),
 ]
-Threshold = Annotated[float | None, typer.Option("--threshold", metavar="P", help="Probability from which on a word counts.")]
-Window = Annotated[int | None, typer.Option("--window", metavar="STEPS", help="Steps of 10 ms whose scores are averaged.")]
-Hold = Annotated[int | None, typer.Option("--hold", metavar="STEPS", help="Steps in a row that must count for one word.")]
-Refractory = Annotated[int | None, typer.Option("--refractory", metavar="STEPS", help="Fewest steps between two detections.")]
+Threshold = Annotated[
+    float | None, typer.Option("--threshold", metavar="P", help="Probability from which on a word counts; default: 0.95.")
+]
+Window = Annotated[
+    int | None, typer.Option("--window", metavar="STEPS", help="Steps of 10 ms whose scores are averaged; default: 60.")
+]
+Hold = Annotated[
+    int | None, typer.Option("--hold", metavar="STEPS", help="Steps in a row that must count for one word; default: 5.")
+]
+Refractory = Annotated[
+    int | None, typer.Option("--refractory", metavar="STEPS", help="Fewest steps between two detections; default: 150.")
+]
 UseGate = Annotated[
     bool, typer.Option("--gate", help="Run the network only where the sound is louder than its background (energy alone).")
 ]

@@ -118,13 +118,19 @@ def _lines(listener: Listener, sounds: Iterable[Sound]) -> None:
 
 def _text(listener: Listener, sounds: Iterable[Sound]) -> None:
     """For a pipe or a file: a line for each word, the costs at the end."""
+    from edgetk.core import units
     from edgetk.toolkit.stream_view import clock, numbers
 
     for sound in sounds:
         print(f"{listener.model.name} in {listener.model.runtime}, listening to {sound.name}", flush=True)
+        began, silent = listener.sound_s, True
         with _until_interrupt(sound):
             for hit in chain.from_iterable(_heard(listener, sound)):
+                silent = False
                 print(f"  {clock(hit.time_s)}  {hit.word:<10} {hit.score:.3f}", flush=True)
+        if silent:
+            short = listener.sound_s - began < listener.least_s
+            print(f"  no word{f'; a decision needs {units.seconds(listener.least_s)} of sound' if short else ''}", flush=True)
     for name, value in numbers(listener):
         print(f"  {name:<11} {value}")
 
