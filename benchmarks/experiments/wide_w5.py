@@ -164,7 +164,7 @@ def study(net: WideEncoder, validation: Reviews, test: Reviews) -> dict[str, Any
         "alone": [loss(net, judge, [x for x in every if x != h]) - whole for h in every],
         "backwards": [
             {
-                "heads": len(k),
+                "heads": list(k),
                 "validation_loss": v,
                 "validation_right": right(net, judge, k),
                 "test_right": right(net, final, k),
