@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -58,7 +59,7 @@ def test_heads_that_add_nothing_go_first_and_leave_the_same_network(w5: ModuleTy
     assert found["alone"][0] == found["alone"][2] == 0.0
     sets = [set(step["heads"]) for step in found["backwards"]]
     assert list(map(len, sets)) == [4, 3, 2, 1, 0]
-    assert all(b < a for a, b in zip(sets[:-1], sets[1:], strict=True))
+    assert all(b < a for a, b in itertools.pairwise(sets))
     mode = found["modes"]["accuracy"]
     assert set(mode["heads"]) <= {1, 3}
     assert mode["largest_difference"] < 1e-5
