@@ -10,8 +10,8 @@ most right answers on the other 15 % stays). At most 1500 of those 15 % judge ca
 a search and never seen by it.
 
 A1  searches: accuracy mode as published, and size modes: loss 1 and 2 % up at most, 1 and 2 % of the right answers lost at most
-A2  random elements instead, as many of each kind, 20 draws; the smallest elements by weight, and those whose removal a
-    first-order expansion of the loss calls cheapest (Taylor), as many parameters
+A2  random elements instead, as many of each kind, 20 draws; those that matter least for each parameter by the size of their
+    weights, and by the loss to first order (Taylor, 128 training examples), as many parameters
 A3  accuracy mode without the rule that most samples must not lose; losses on the search's samples and on dev after each step
 A4  what is left in int8 (weights, a scale for each row, rounded to nearest), next to the whole model in int8; and as
     dense-sparse pairs, trained on as long as the model was fine-tuned
@@ -45,6 +45,7 @@ from torch import Tensor, nn
 from edgetk.core.bundle import Bundle, PassRecord
 from edgetk.models.layers.elements import Block, Masks, declared, delete, macs_of, parameters_of
 from edgetk.passes._hierarchical import Found, Rules, Search
+from edgetk.passes._importance import elements, least
 from edgetk.passes._trials import Trials, batched
 from edgetk.passes.factorize import Factorize
 from edgetk.tasks.text.metrics import f1
@@ -57,6 +58,8 @@ MATRICES, RATIO = ("query", "key", "value", "output", "up", "down"), 2.0
 PROVIDER = "CPUExecutionProvider"
 #: share of the training part that is held out, samples that judge, random draws
 HELD_OUT, JUDGES, DRAWS = 0.15, 1500, 20
+#: training examples of the Taylor importance
+GRADIENTS = 128
 #: name -> rules of a search; the first two are A1's and A3's, the others A1's size modes
 SEARCHES: Mapping[str, Rules] = {
     "accuracy": Rules(keep=30),
@@ -86,8 +89,10 @@ class HeldOut(TokenData):
 class Model:
     """A fine-tuned model on a device, with samples to judge on and the dev part to report on."""
 
-    def __init__(self, net: Any, data: TokenData, device: str) -> None:
-        self.net, self.device = net.to(device).eval(), device
+    def __init__(self, bundle: Bundle, data: TokenData, device: str) -> None:
+        net: Any = bundle.module
+        self.bundle, self.net, self.device = bundle, net.to(device).eval(), device
+        self.known: dict[str, dict[str, float]] = {}
         self.blocks = declared(net)
         judging, dev = data.split("validation"), data.split("test")
         self.judging = self._batches(judging.features[:JUDGES], judging.labels[:JUDGES])
@@ -119,6 +124,13 @@ class Model:
             "ratio": round(before / after, 4),
             "macs_ratio": round(whole / max(1, whole - macs_of(self.blocks, removed)), 4),
         }
+
+    def importance(self, criterion: str) -> dict[str, float]:
+        """Of blocks and parts, on the CPU."""
+        if criterion not in self.known:
+            body = copy.deepcopy(self.net).cpu()
+            self.known[criterion] = elements(replace(self.bundle, body=body), declared(body), criterion, GRADIENTS)
+        return self.known[criterion]
 
     def deleted(self, removed: Collection[str], hard: Mapping[str, int] | None = None) -> Any:
         net = copy.deepcopy(self.net)
@@ -215,7 +227,8 @@ def drawn(blocks: Sequence[Block], wanted: Mapping[str, int], random: np.random.
 
 
 def controls(model: Model, name: str, found: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """A2: random elements of the same kinds and numbers; parts with the lowest scores up to the same parameters."""
+    """A2: random elements of the same kinds and numbers; what matters least by weights and by gradients, up to as many
+    parameters."""
     random = np.random.default_rng(seed)
     draws = []
     for _ in range(DRAWS):
@@ -227,42 +240,11 @@ def controls(model: Model, name: str, found: Mapping[str, Any], seed: int) -> di
         "of": name, "draws": draws, "beats": better, "beats_by_loss": better_loss,
         "95th_percentile": float(np.quantile([d["dev_accuracy"] for d in draws], 0.95)),
     }  # fmt: skip
-    whole = sum(p.numel() for p in model.net.layers.parameters())
+    share = parameters_of(model.blocks, found["removed"]) / sum(b.parameters for b in model.blocks)
     for criterion in ("magnitude", "taylor"):
-        removed = cheapest(model, criterion, whole - found["parameters"])
+        removed = least(model.blocks, model.importance(criterion), share)
         made[criterion] = {"removed": sorted(removed), **model.sizes(removed), **model.scored(removed)}
     return made
-
-
-def cheapest(model: Model, criterion: str, parameters: int) -> set[str]:
-    """Parts with the lowest score for each parameter, until as many parameters are gone."""
-    scores = part_scores(model, criterion)
-    sizes = {p.name: p.parameters for b in model.blocks for p in b.parts}
-    removed: set[str] = set()
-    for name in sorted(sizes, key=lambda n: scores[n] / sizes[n]):
-        if sum(sizes[n] for n in removed) + sizes[name] <= parameters:
-            removed.add(name)
-    return removed
-
-
-def part_scores(model: Model, criterion: str) -> dict[str, float]:
-    """For each head and group of neurons: squared weights of its reader's columns, or the squared first-order change of the
-    loss without them (Molchanov et al. 2019, arXiv:1906.10771), summed over batches."""
-    totals: dict[str, float] = {}
-    readers = {b.name: model.net.get_submodule(b.group.reader).weight for b in model.blocks if b.group is not None}
-    batches = model.judging if criterion == "taylor" else [None]
-    for batch in batches:
-        model.net.zero_grad()
-        if batch is not None:
-            F.cross_entropy(model.net(batch[0]), batch[1]).backward()
-        for block in model.blocks:
-            weight: Any = readers[block.name]
-            for part in block.parts:
-                own = weight.detach()[:, part.first : part.last]
-                value = own.square().sum() if batch is None else (own * weight.grad[:, part.first : part.last]).sum().square()
-                totals[part.name] = totals.get(part.name, 0.0) + float(value)
-    model.net.zero_grad(set_to_none=True)
-    return totals
 
 
 def composed(model: Model, found: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -307,7 +289,7 @@ def unit(task: str, seed: int, part: str, args: Any, rows: list[dict[str, Any]])
     if not known:  # another model than that of the rows
         rows[:] = [r for r in rows if (r["task"], r["seed"]) != (task, seed)]
         have = {}
-    model = Model(bundle.module, data, resolve(args.device))
+    model = Model(bundle, data, resolve(args.device))
     for name in [n for p in ("searches", part) for n in pieces(p)]:
         if name in have:
             continue

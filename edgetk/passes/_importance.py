@@ -104,7 +104,8 @@ def _squares(body: nn.Module, group: Group) -> Tensor:
     for piece in group.producers:
         tensor: Tensor = operator.attrgetter(piece.path)(body)
         if tensor.dim() > 1:
-            total += tensor.detach().double().movedim(piece.dim, 0).flatten(1).square().sum(1)
+            lines = tensor.detach().double().movedim(piece.dim, 0).flatten(1).square().sum(1)
+            total += lines.view(piece.copies, group.size).sum(0)
     reader: Tensor = operator.attrgetter(f"{group.reader}.weight")(body)
     return total + _by_channel(reader.detach().double().square().sum(0), group)
 
