@@ -18,13 +18,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 from web_build import DEMO, chromium, node, numbers, require_node, require_packages, spoken
 
+from edgetk.export.lower import lower
+from edgetk.export.to_onnx import EXPORTER
+from edgetk.targets import board
 from edgetk.tasks.speech.detect import Rule
 from edgetk.tasks.speech.sample import FOLDER, Sample
 from edgetk.tasks.speech.words import WORDS_16
-from edgetk.toolkit.cli import app
+from edgetk.toolkit import source
 from edgetk.toolkit.stream import Streamed, open_stream
 from edgetk.toolkit.stream_listen import Heard, Listener
 
@@ -47,9 +49,9 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What prepare.py makes: the step graph of the shipped `lmuformer`, and the clips."""
     require_packages()
     folder = tmp_path_factory.mktemp("assets")
-    done = CliRunner().invoke(app, ["export", "lmuformer", "-o", str(folder / "all"), "-q"], prog_name="edgetk")
-    assert done.exit_code == 0, done.stderr
-    shutil.move(folder / "all" / "model.stream.onnx", folder)
+    bundle, host = source.open_model("lmuformer"), board.load("host")
+    step, *_ = EXPORTER(lower(bundle, host, ("stream",)), bundle, host)  # as edgetk export does, without the clip form
+    (folder / step.name).write_bytes(step.content)
     prepare().clips(folder)
     return folder
 
