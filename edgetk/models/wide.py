@@ -12,7 +12,8 @@ same. `mixer` names how tokens look at each other (`edgetk.models.layers.mixers`
 
 The head reads the class token only, so the last layer need not compute any other: with `last` = "class" it has one query for
 each head, and its feed-forward network runs once. Outputs are the same; what is left of a single layer's work are its keys and
-values. "all" is the layer as published.
+values. "all" is the layer as published. Nor does that query ever change: `fold_norms` multiplies it out, and what is left is a
+weighted mean of the tokens for each head (`edgetk.models.layers.pooled_attention`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from edgetk.models.layers import hard_attention, mixers
 from edgetk.models.layers.attention import merge_heads, split_heads
 from edgetk.models.layers.elements import NEURONS, Block, block, gone, plain
 from edgetk.models.layers.groups import Group, rows
+from edgetk.models.layers.pooled_attention import PooledAttention
 
 #: mixers that treat all heads alike, so that any of them may go
 SEPARATE = ("softmax", "hard", "linear", "local", "performer")
@@ -192,7 +194,7 @@ class Layer(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.dim)
-        self.attention = WideAttention(config)
+        self.attention: nn.Module = WideAttention(config)
         self.norm = nn.LayerNorm(config.dim)
         self.up = nn.Linear(config.dim, config.ffn)
         self.down = nn.Linear(config.ffn, config.dim)
@@ -265,6 +267,24 @@ class WideEncoder(nn.Module):
     def _decide(self, made: tuple[Tensor, Tensor | None]) -> Tensor:
         y: Tensor = self.head(torch.relu(self.hidden(self.norm(made[0][:, 0]))))
         return y
+
+    def fold_norms(self) -> tuple[str, ...]:
+        """Multiply out the query and the norm in front of a single layer of softmax attention, exactly; give the norm's path.
+
+        Nothing is done to other encoders, nor where a pass has changed the layers: ().
+        """
+        layer = self.layers[0]
+        assert isinstance(layer, Layer)
+        attention = layer.attention
+        if not self._alone(0) or not isinstance(attention, WideAttention) or mixers.name_of(attention.mixer) != "softmax":
+            return ()
+        if not plain(attention, "to_q", "to_k", "to_v", "proj"):
+            return ()
+        token = self.embedding.weight[-1] if self.config.vocabulary else self.class_token
+        layer.attention = PooledAttention.of(attention, layer.attention_norm, token.detach() + self.positions[0])
+        layer.attention_norm = nn.LayerNorm(self.config.dim, elementwise_affine=False)
+        layer.train(self.training)
+        return ("layers.0.attention_norm",)
 
     def groups(self) -> tuple[Group, ...]:
         """What structured pruning may take: the feed-forward channels."""

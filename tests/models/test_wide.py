@@ -17,6 +17,7 @@ from edgetk.core.errors import UsageError
 from edgetk.export import parity
 from edgetk.export.lower import lower
 from edgetk.models.layers import mixers
+from edgetk.models.layers.pooled_attention import PooledAttention
 from edgetk.models.wide import VARIANTS, Config, WideAttention, WideEncoder, build, sinusoids
 from edgetk.targets import board
 from edgetk.targets.count import count
@@ -141,6 +142,30 @@ def test_a_last_layer_of_the_class_token_alone_gives_the_same(name: str) -> None
     x = torch.randint(1, 256, (3, 31)).float()
     x[1, 12:] = 0
     assert torch.allclose(short(x), published(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["1x16", "kws"])
+@torch.no_grad()
+def test_a_query_that_never_changes_is_multiplied_out(variant: str) -> None:
+    torch.manual_seed(0)
+    net = build(variant, heads=3, dim=16, head_width=4, ffn=24, length=31, features=8, classes=2).module
+    layer: Any = net.layers[0]
+    layer.attention_norm.weight.uniform_(0.5, 2.0)
+    layer.attention_norm.bias.normal_()
+    x = torch.randint(0, 256, (3, 31)).float() if variant == "1x16" else torch.randn(3, 31, 8)
+    x[1, 12:] = 0
+    before, size = net(x), sum(p.numel() for p in net.parameters())
+    assert net.fold_norms() == ("layers.0.attention_norm",)
+    assert isinstance(layer.attention, PooledAttention)
+    assert torch.allclose(net(x), before, atol=1e-5)
+    # queries and keys become a vector a head, the norm a bias of the values
+    assert size - sum(p.numel() for p in net.parameters()) == 2 * 16 * 12 - 3 * 16 + 2 * 16 - 12
+    assert net.fold_norms() == ()
+
+
+@pytest.mark.parametrize("other", [{"layers": 2}, {"mixer": "linear"}, {"last": "all"}])
+def test_nothing_is_multiplied_out_of_other_encoders(other: dict[str, Any]) -> None:
+    assert WideEncoder(replace(SMALL, **other)).fold_norms() == ()
 
 
 def test_memory_for_scores_does_not_grow_with_the_heads_in_turns() -> None:
