@@ -8,6 +8,8 @@ depend on weights, so the encoders are untrained; inputs are random bytes withou
 
 all       every layer computes every token, as published
 class     the last layer computes the class token only, with the same outputs: nothing else is read
+folded    the same, and the query of a single layer, which never changes, multiplied out (the pass `fold`); the deep encoder
+          has no such form and is compared as in "class"
 int8      edgetk's quantize with uint8 activations, as for this machine's stack; linear layers only, attention stays float32
 torch     eager, inference mode, float32; attention by torch's fused kernel
 
@@ -35,12 +37,29 @@ from typing import Any
 import numpy as np
 
 PAIRS = {"n=1000": ("4x4", "1x16", 1000), "n=512": ("6x8", "1x48", 512)}
-LAST, PRECISIONS, THREADS = ("all", "class"), ("float32", "int8"), (1, 2)
+LAST, PRECISIONS, THREADS = ("all", "class", "folded"), ("float32", "int8"), (1, 2)
 
 
 def networks() -> list[tuple[str, str, int, str]]:
     """(pair, shape, length, last) of every network."""
-    return [(pair, s, n, last) for pair, (deep, wide, n) in PAIRS.items() for s in (deep, wide) for last in LAST]
+    found = []
+    for pair, (deep, wide, length) in PAIRS.items():
+        found += [(pair, deep, length, last) for last in LAST if last != "folded"]
+        found += [(pair, wide, length, last) for last in LAST]
+    return found
+
+
+def network(shape: str, length: int, last: str) -> Any:
+    """An untrained network as a bundle."""
+    import torch
+
+    from edgetk.models.wide import build
+
+    torch.manual_seed(0)
+    bundle = build(shape, length=length, last="all" if last == "all" else "class")
+    if last == "folded":
+        bundle.body.fold_norms()
+    return bundle
 
 
 def tokens(length: int) -> Any:
@@ -75,17 +94,18 @@ def prepare(folder: Path) -> None:
     import torch
 
     from edgetk.export.lower import lower
-    from edgetk.models.wide import build
     from edgetk.quant.quantize import Quantize
     from edgetk.targets import board
     from edgetk.targets.count import count
 
     folder.mkdir(parents=True, exist_ok=True)
-    facts = {}
+    kept = folder / "facts.json"
+    facts = json.loads(kept.read_text()) if kept.is_file() else {}
     host = board.load("host")
     for pair, shape, length, last in networks():
-        torch.manual_seed(0)
-        bundle = build(shape, length=length, last=last)
+        if all(f"{shape}-{last}-{precision}" in facts for precision in PRECISIONS):
+            continue
+        bundle = network(shape, length, last)
         quantize = Quantize(calibration=2, max_change=1.0, max_drop=1.0, keep_float=())
         for precision in PRECISIONS:
             if precision == "int8":
@@ -98,15 +118,13 @@ def prepare(folder: Path) -> None:
             work = count(low.graph, low.signature)
             facts[name] = {"macs": work.macs, "parameters": work.parameters, "bytes": (folder / f"{name}.onnx").stat().st_size}
             print(pair, name, facts[name], flush=True)
-    (folder / "facts.json").write_text(json.dumps(facts, indent=1))
+        kept.write_text(json.dumps(facts, indent=1))
 
 
 def contenders(folder: Path) -> dict[tuple[str, str, str, str, int], Callable[[], Any]]:
     """(pair, shape, last, how, threads) -> one call."""
     import onnxruntime as ort
     import torch
-
-    from edgetk.models.wide import build
 
     made: dict[tuple[str, str, str, str, int], Callable[[], Any]] = {}
     for pair, shape, length, last in networks():
@@ -118,7 +136,7 @@ def contenders(folder: Path) -> dict[tuple[str, str, str, str, int], Callable[[]
             path = str(folder / f"{shape}-{last}-{precision}.onnx")
             session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             made[pair, shape, last, precision, threads] = partial(session.run, None, feeds)
-        net, x = build(shape, length=length, last=last).module, torch.from_numpy(feeds["tokens"])
+        net, x = network(shape, length, last).module, torch.from_numpy(feeds["tokens"])
 
         for threads in THREADS:
             made[pair, shape, last, "torch", threads] = partial(eager, net, x, threads)
@@ -158,12 +176,13 @@ def summary(samples: dict[Any, list[float]], facts: dict[str, Any]) -> dict[str,
     ratios = {}
     for pair, (deep, wide, _) in PAIRS.items():
         for last, how, threads in itertools.product(LAST, (*PRECISIONS, "torch"), THREADS):
-            slow, fast = (samples[pair, shape, last, how, threads] for shape in (deep, wide))
+            other = "class" if last == "folded" else last
+            slow, fast = samples[pair, deep, other, how, threads], samples[pair, wide, last, how, threads]
             precision = "float32" if how == "torch" else how
             ratios[f"{pair}, {deep} / {wide}, last {last}, {how}, {threads} threads"] = {
                 "of_medians": float(np.median(slow) / np.median(fast)),
                 **{f"by_round_{k}": v for k, v in spread([a / b for a, b in zip(slow, fast, strict=True)]).items()},
-                "predicted": facts[f"{deep}-{last}-{precision}"]["macs"] / facts[f"{wide}-{last}-{precision}"]["macs"],
+                "predicted": facts[f"{deep}-{other}-{precision}"]["macs"] / facts[f"{wide}-{last}-{precision}"]["macs"],
             }
     return {"latency_s": latency, "ratios": ratios}
 
