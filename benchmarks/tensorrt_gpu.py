@@ -4,8 +4,10 @@
     python benchmarks/tensorrt_gpu.py run CASES -o OUT.json  on the GPU machine: numpy and onnxruntime only
 
 `--python` is the Python that can import tensorrt, where that is another one. Every case is recorded, with its figures or with
-the reason why it has none; the file is written again after each. Latency, transfers and CUDA graphs are those of the on-device
-agent; energy is the difference of NVML's energy counter between two looks at it, less idle power times the time between.
+the reason why it has none; the file is written again after each. Engines are built first, `--parallel` at a time, since the
+processor compiles kernels for most of that; then they are measured one by one with nothing beside them. Latency, transfers and
+CUDA graphs are those of the on-device agent; energy is the difference of NVML's energy counter between two looks at it, less
+idle power times the time between.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ import select
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 AGENT, TABLE = "agent.pyz", "cases.json"
-#: Seconds: of latency samples, of their warm-up, of an energy window, of idleness, and the most that one case may take.
-BUDGET_S, WARMUP_S, WINDOW_S, IDLE_S, CASE_S = 0.8, 0.3, 3.0, 3.0, 45.0
+#: Seconds: of latency samples, of their warm-up, of an energy window, of idleness; at most for measuring, for building.
+BUDGET_S, WARMUP_S, WINDOW_S, IDLE_S, CASE_S, BUILD_S = 0.8, 0.3, 3.0, 3.0, 30.0, 240.0
 #: Seconds between two looks at the energy counter: a look may take tens of milliseconds, in which the GPU does nothing.
 LOOK_S = 0.4
 CLIPS = 8
@@ -129,43 +132,63 @@ def _case(name: str, stem: str, precision: str, low: Any, sets: int) -> dict[str
 # --- run: on the GPU machine ------------------------------------------------------------------------------------------------
 
 
-def run(folder: Path, out: Path, python: str, seconds: float, only: str) -> None:
-    """Every case in a worker process with TensorRT; a worker that dies costs its case only."""
+def run(folder: Path, out: Path, python: str, seconds: float, only: str, parallel: int) -> None:
+    """Build every case, then measure what was built; a worker process that dies costs its case only."""
     begin = time.monotonic()
     cases = [case for case in json.loads((folder / TABLE).read_text()) if only in case["name"]]
-    cases.sort(key=lambda case: not case["state"] or case["precision"] != "float32")  # what surely builds comes first
-    banned: set[str] = set()
-    report: dict[str, Any] = {"conditions": _conditions(), "cases": []}
+    report: dict[str, Any] = {"conditions": {**_conditions(), "engines_built_at_a_time": parallel}, "cases": []}
+    measuring = len(cases) * (BUDGET_S + WARMUP_S + WINDOW_S + 4 * BUDGET_S)
+    _build_all(folder, python, cases, report, parallel, begin + max(0.0, seconds - measuring))
     worker = _Worker(python, folder)
     expected: dict[str, Any] = {}
-    for case in cases:
-        row: dict[str, Any] = {"case": case["name"], "precision": case["precision"], "attempts": []}
-        report["cases"].append(row)
-        for sources in ("own", "cublas") if case["state"] else ("cublas", "own"):
-            if sources in banned:
-                continue
-            left = seconds - (time.monotonic() - begin)
-            if left < 8:
-                row["reason"] = f"no time left: {left:.0f} s"
-                break
-            answer = worker.ask({**case, "tactic_sources": SOURCES[sources]}, min(CASE_S, left))
-            row["attempts"].append({"tactic_sources": sources, **({"reason": answer["error"]} if "error" in answer else {})})
-            if "error" not in answer:
-                row.update(answer)
-                try:
-                    row["beside_onnxruntime"] = _compare(folder, case, expected)
-                except Exception as error:  # whatever it is, the latency stands, and the reason is recorded
-                    row["beside_onnxruntime"] = {"reason": f"{type(error).__name__}: {error}"}
-                break
+    for case, row in zip(cases, report["cases"], strict=True):
+        if "engine_file" not in row:
+            continue
+        left = seconds - (time.monotonic() - begin)
+        if left < 8:
+            row["reason"] = f"built, but no time was left to measure it: {left:.0f} s"
+            continue
+        answer = worker.ask({**case, "file": row["engine_file"]}, min(CASE_S, left))
+        if "error" in answer:
             row["reason"] = answer["error"]
-            if sources == "cublas" and worker.process is None:
-                banned.add(sources)  # a library that ends the process once does so again
-        if "latency" in row:
-            row.pop("reason", None)
+        else:
+            row.update(answer)
+            try:
+                row["beside_onnxruntime"] = _compare(folder, case, expected)
+            except Exception as error:  # whatever it is, the latency stands, and the reason is recorded
+                row["beside_onnxruntime"] = {"reason": f"{type(error).__name__}: {error}"}
         _write(out, report, begin)
     worker.close()
     report["gpu"] = worker.facts
     _write(out, report, begin)
+
+
+def _build_all(
+    folder: Path, python: str, cases: list[dict[str, Any]], report: dict[str, Any], parallel: int, end: float
+) -> None:
+    """An engine file for every case that can be built before `end`, or the reason why there is none, as rows of `report`."""
+    rows: list[dict[str, Any]] = [{"case": case["name"], "precision": case["precision"], "attempts": []} for case in cases]
+    report["cases"] = rows
+
+    def build(pair: tuple[dict[str, Any], dict[str, Any]]) -> None:
+        case, row = pair
+        worker = _Worker(python, folder)
+        for sources in ("own", "cublas") if case["state"] else ("cublas", "own"):
+            left = end - time.monotonic()
+            if left < 1:
+                row["reason"] = "no time was left to build it"
+                break
+            answer = worker.ask({**case, "tactic_sources": SOURCES[sources], "build_only": True}, min(BUILD_S, left))
+            row["attempts"].append({"tactic_sources": sources, **({"reason": answer["error"]} if "error" in answer else {})})
+            if "error" not in answer:
+                row.update(answer)
+                row.pop("reason", None)
+                break
+            row["reason"] = answer["error"]
+        worker.close()
+
+    with ThreadPoolExecutor(parallel) as pool:
+        list(pool.map(build, zip(cases, rows, strict=True)))
 
 
 def _write(out: Path, report: dict[str, Any], begin: float) -> None:
@@ -186,7 +209,7 @@ def _conditions() -> dict[str, Any]:
         "batch": 1,
         "tf32": "allowed in float32 engines, as TensorRT has it by default",
         "latency": f"{BUDGET_S} s of single inferences after {WARMUP_S} s of warm-up, waited for one by one",
-        "energy": f"NVML's energy counter over at least {WINDOW_S} s, looked at every {LOOK_S} s, less idle power with the engine loaded",
+        "energy": f"NVML's counter over at least {WINDOW_S} s, a look every {LOOK_S} s, less idle power with an engine loaded",
     }
     try:
         import onnxruntime
@@ -324,18 +347,31 @@ def worker(folder: Path) -> None:
     for line in sys.stdin:
         case = json.loads(line)
         try:
-            say(_measure(folder, case, gpu))
+            say(_built(folder, case) if case.get("build_only") else _measure(folder, case, gpu))
         except Exception as error:  # a runtime's errors share no base class: the text is what is wanted
             say({"error": f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"})
+
+
+def _task(case: dict[str, Any]) -> dict[str, Any]:
+    task = {"tactic_sources": [], **case, "rounds": 1}
+    return {**task, "precision": "fp16" if case["precision"] == "float16" else "fp32"}
+
+
+def _built(folder: Path, case: dict[str, Any]) -> dict[str, Any]:
+    """The name of the case's engine file, and the seconds that building took."""
+    from edgetk.targets.meters.agent import trt
+
+    plan, seconds = trt.engine((folder / case["file"]).read_bytes(), _task(case))
+    name = f"{case['file'][:-5]}.{case['precision']}.engine"
+    (folder / name).write_bytes(plan)
+    return {"engine_file": name, "build_seconds": seconds}
 
 
 def _measure(folder: Path, case: dict[str, Any], gpu: Any) -> dict[str, Any]:
     from edgetk.targets.meters.agent import timing, trt
 
-    task = {**case, "rounds": 1, "precision": "fp16" if case["precision"] == "float16" else "fp32"}
     content, data = (folder / case["file"]).read_bytes(), (folder / case["data"]).read_bytes()
-    trt._BUILT.clear()  # the same graph is built in float32 and in float16
-    model = trt.Model(content, task, data)
+    model = trt.Model(content, _task(case), data)
     (folder / "worker.out").write_bytes(model.outputs())
     result: dict[str, Any] = {"engine": model.facts}
     timing.run_for(model.step, WARMUP_S, at_least=5)
@@ -411,12 +447,13 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["lmuformer", "ecoformer-kws", "ds-cnn"])
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--seconds", type=float, default=180.0, help="no new case is begun with less than 8 s of these left")
+    parser.add_argument("--parallel", type=int, default=8, help="engines that are built at a time")
     parser.add_argument("--only", default="", help="cases whose name holds this text")
     options = parser.parse_args()
     if options.what == "prepare":
         prepare(options.folder, options.models)
     elif options.what == "run":
-        run(options.folder, options.output, options.python, options.seconds, options.only)
+        run(options.folder, options.output, options.python, options.seconds, options.only, options.parallel)
     else:
         worker(options.folder)
 
