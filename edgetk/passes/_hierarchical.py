@@ -7,17 +7,19 @@ in force; nothing is trained in between.
     2  from the last layer down, the feed-forward network before the attention: without the block; where that is rejected, but
        its loss is below `gate` times the limit, without its parts one after the other
     3  goal accuracy: accepted is a loss below the best so far with which more than half of the samples have no larger a loss
-       than with the original model; goals size and speed: a loss, or a drop of right answers, within the budget
+       than with the original model; goals size and speed: a loss and a drop of right answers within the budget
 
-Orders "saved" (blocks by what they save) and "worth" (blocks and parts by harm per saving, each tried alone before) are for
-goals size and speed.
+Other orders are for goals size and speed: "saved", blocks by what they save; "worth" and "taylor", blocks and parts alike by
+what they matter per saving. That is the root mean square change of the samples' losses without them, each tried alone before
+(not the change of the mean: gains and losses that cancel each other alone do not do so together), or the importance that the
+loss's gradients give.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from edgetk.core.contracts import Notebook
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from edgetk.models.layers.elements import Block
 
 Goal = Literal["accuracy", "size", "speed"]
-Order = Literal["layers", "saved", "worth"]
+Order = Literal["layers", "saved", "worth", "taylor"]
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Mean loss of a candidate, samples whose loss is not above that of the original model, and right answers."""
+    """Mean loss of a candidate, samples whose loss is not above that of the original model, and right answers.
+
+    change  root mean square difference of the samples' losses from those of the original model
+    """
 
     loss: float
     as_good: int
     correct: int
+    change: float = 0.0
 
 
 class Evaluator(Protocol):
@@ -83,7 +89,7 @@ class Rules:
 
     per_sample  goal accuracy: besides the mean, more than half of the samples must not lose
     max_loss    goals size and speed: rise of the loss against the original, as a share of it
-    max_drop    goals size and speed: right answers lost, as a share of all; either of the two must hold
+    max_drop    goals size and speed: right answers lost, as a share of all; both must hold, one that is 0 is not looked at
     gate        a rejected block whose loss is below so many times the limit is opened
     keep        weights that hard attention keeps, 0: no such scan
     """
@@ -114,12 +120,16 @@ class Found:
 
 @dataclass
 class Search:
-    """One search. `saves`: what each block and part saves, in bytes or seconds; needed for orders other than "layers"."""
+    """One search. `saves`: what each block and part saves, in bytes or seconds; needed for orders other than "layers".
+
+    `importance` is needed for order "taylor"; elements that are not in it stay.
+    """
 
     blocks: Sequence[Block]
     evaluate: Evaluator
     rules: Rules
     saves: Mapping[str, float] = field(default_factory=dict)
+    importance: Mapping[str, float] = field(default_factory=dict)
     notebook: Notebook = field(default_factory=NoNotebook)
 
     def run(self) -> Found:
@@ -134,7 +144,7 @@ class Search:
         self._note("the model as it is", trial, self._base, True, self._reopened())
         if self.rules.keep:
             self._harden()
-        if self.rules.order == "worth":
+        if self.rules.order in ("worth", "taylor"):
             self._by_worth()
         else:
             self._by_blocks()
@@ -178,15 +188,21 @@ class Search:
                 return
 
     def _by_worth(self) -> None:
-        """Every element alone, then all again by harm per saving."""
+        """All elements by what they matter per saving."""
         harm: list[tuple[float, int, Block, str]] = []
         for block in reversed(self.blocks):
             gone: set[str] = set()
             worst = -math.inf
             for name in [block.name] * block.whole + [part.name for part in block.parts]:
                 gone = {*gone, name} if block.in_turn else {name}
-                outcome = self._look(f"alone {name}", Trial(self._removed | gone, dict(self._hard), block.step))
-                each = (outcome.loss - self._best.loss) / max(sum(self.saves[n] for n in gone), 1e-30)
+                if self.rules.order == "worth":
+                    matters = self._look(f"alone {name}", Trial(self._removed | gone, dict(self._hard), block.step)).change
+                elif name in self.importance:
+                    matters = self.importance[name]
+                else:
+                    self._spend(1)
+                    continue
+                each = matters / max(sum(self.saves[n] for n in gone), 1e-30)
                 worst = max(worst, each) if block.in_turn else each
                 harm.append((worst, len(harm), block, name))
         for _, _, block, name in sorted(harm, key=lambda h: h[:2]):
@@ -227,7 +243,7 @@ class Search:
     def _outcome(self, what: str, trial: Trial) -> tuple[Outcome, bool]:
         entry = next(self._earlier, None)
         if entry is not None and entry.get("what") == what:
-            return Outcome(entry["loss"], entry["as_good"], entry["correct"]), True
+            return Outcome(**{f.name: entry[f.name] for f in fields(Outcome)}), True
         self._earlier = iter(())
         return self.evaluate(trial), False
 
@@ -246,6 +262,8 @@ class Search:
         """A loss that is accepted at the most."""
         if self.rules.goal == "accuracy":
             return self._best.loss
+        if not self.rules.max_loss:
+            return math.inf  # losses are not what counts: all blocks are opened
         return max(self._best.loss, self._base.loss * (1 + self.rules.max_loss))
 
     def _better(self, outcome: Outcome) -> bool:
@@ -258,9 +276,9 @@ class Search:
         if not math.isfinite(outcome.loss):
             return False
         lost = (self._base.correct - outcome.correct) / self.evaluate.n
-        by_loss = self.rules.max_loss > 0 and outcome.loss <= self._base.loss * (1 + self.rules.max_loss)
-        by_drop = self.rules.max_drop > 0 and lost <= self.rules.max_drop + 1e-12
-        return by_loss or by_drop
+        by_loss = not self.rules.max_loss or outcome.loss <= self._base.loss * (1 + self.rules.max_loss)
+        by_drop = not self.rules.max_drop or lost <= self.rules.max_drop + 1e-12
+        return by_loss and by_drop
 
 
 def bound(blocks: Sequence[Block], rules: Rules) -> int:

@@ -50,7 +50,8 @@ class Trials:
         as_good = sum((new <= old).sum() for new, old in zip(losses, self._original, strict=True))
         correct = sum((y.argmax(1) == labels).sum() for y, labels in zip(outputs, self._labels, strict=True))
         mean = torch.stack([each.double().mean() for each in losses]).mean()
-        return Outcome(float(mean), int(as_good), int(correct))
+        squares = sum((new - old).double().square().sum() for new, old in zip(losses, self._original, strict=True))
+        return Outcome(float(mean), int(as_good), int(correct), float(squares / self.n) ** 0.5)
 
     def accept(self, trial: Trial) -> None:
         """Later candidates have this one's changes."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgetk.passes._hierarchical import Found
 
 FLOAT_BYTES = 4
-#: inputs that the reader of a memory of lower order is refitted on
+#: inputs that the reader of a memory of lower order is refitted on, examples that order taylor takes gradients of
 CALIBRATION = 96
 CRITERIA = ("loss", "magnitude", "taylor")
 
@@ -36,16 +36,16 @@ class PruneBlocks:
     another `criterion` than the loss: the least important elements go, up to `share` of the parameters of all.
     """
 
-    #: "accuracy": the loss must fall; "size", "speed": it may rise within max_loss, or right answers fall within max_drop
+    #: "accuracy": the loss must fall; "size", "speed": it may rise within max_loss, and right answers fall within max_drop
     goal: str = "accuracy"
-    #: "layers": last layer first; "saved": what saves most first; "worth": least harm per saving first. "": as the goal has it
+    #: "layers", the last first; "saved", what saves most; "worth", "taylor", what matters least per saving; "": the goal's
     order: str = ""
     #: goal accuracy: besides the mean, more than half of the samples must not lose against the original model
     per_sample: bool = True
     #: goals size and speed: rise of the loss, as a share of the original's; 0: not judged by it
     max_loss: float = 0.02
     #: goals size and speed: right answers lost, as a share of all; 0: not judged by it
-    max_drop: float = 0.0
+    max_drop: float = 0.01
     #: a rejected block whose loss is below so many times the limit is opened
     gate: float = 1.1
     #: weights of a query that hard attention keeps; 0: no scan for it
@@ -132,6 +132,8 @@ class PruneBlocks:
             require_gradients(bundle, self.criterion, "prune-blocks")
             return
         require_data(bundle, "prune-blocks")
+        if self.order == "taylor":
+            require_gradients(bundle, self.order, "prune-blocks")
         if self.goal == "speed":
             _saved_time.require(bundle.target, "prune-blocks")
 
@@ -165,7 +167,7 @@ class PruneBlocks:
     def _search(
         self, bundle: Bundle, blocks: Sequence[Block], refit: Mapping[str, Callable[[int], torch.Tensor]]
     ) -> tuple[Found, dict[str, Any]]:
-        from edgetk.passes import _saved_time
+        from edgetk.passes import _importance, _saved_time
         from edgetk.passes._statistics import judging
         from edgetk.passes._trials import Trials, batched
         from edgetk.tasks.training.tuning import resolve
@@ -179,10 +181,11 @@ class PruneBlocks:
         if self.goal == "speed":
             saves, how = _saved_time.saved(bundle, blocks, bundle.data.calibration(1))
             notes["milliseconds_saved"] = {"how": how, **{b.name: 1e3 * saves[b.name] for b in blocks}}
+        importance = _importance.elements(bundle, blocks, "taylor", CALIBRATION) if self.order == "taylor" else {}
         body.to(device).eval()
         batches = [(x.to(device), y.to(device)) for x, y in batched(body, split.features, split.labels)]
         trials = Trials(body, blocks, batches, refit)
-        found = Search(blocks, trials, self.rules, saves, bundle.notebook or NoNotebook()).run()
+        found = Search(blocks, trials, self.rules, saves, importance, bundle.notebook or NoNotebook()).run()
         body.cpu()
         accepted = [{k: line[k] for k in ("what", "loss", "correct")} for line in found.trace if line["accepted"]]
         return found, {**notes, "evaluations": found.evaluations, "accepted": accepted}

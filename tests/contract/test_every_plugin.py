@@ -28,7 +28,7 @@ TARGETS = board.names()
 #: what makes passes do their work on models this small and untrained
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "prune": {"max_drop": 1.0},
-    "prune-blocks": {"goal": "size", "max_loss": 0.2, "neurons": 4, "device": "cpu"},
+    "prune-blocks": {"goal": "size", "max_loss": 0.2, "max_drop": 0.0, "neurons": 4, "device": "cpu"},
     "sparsify": {"min_weights": 64},
     "factorize": {"max_drop": 1.0, "min_weights": 512},
     "finetune": {"epochs": 2, "batch": 16, "augment": "none", "device": "cpu"},

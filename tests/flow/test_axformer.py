@@ -42,7 +42,7 @@ def test_from_text_to_proven_files(target: str, tmp_path: Path, monkeypatch: pyt
         model="axformer-tiny", targets=(target,), data=texts(tmp_path / "data"), max_drop=1.0
     )
     step, last = made.passes
-    settings = {**step.settings, "goal": "size", "max_loss": 0.5, "neurons": 32, "keep": 2, "device": "cpu"}
+    settings = {**step.settings, "goal": "size", "max_loss": 0.5, "max_drop": 0.0, "neurons": 32, "keep": 2, "device": "cpu"}
     rounded = {**last.settings, "min_weights": 64, "max_drop": 1.0}
     both = (recipe.PassStep(step.name, settings), recipe.PassStep(last.name, rounded))
     made = recipe.replace(

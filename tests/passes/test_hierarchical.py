@@ -44,7 +44,8 @@ class Scripted:
         names += [f"hard {n}" for n in trial.hard]
         losses = [self.base + sum(self.adds.get(n, [0.0] * self.n)[s] for n in names) for s in range(self.n)]
         as_good = sum(loss <= self.base for loss in losses)
-        return Outcome(sum(losses) / self.n, as_good, sum(loss < self.base + 1.0 for loss in losses))
+        change = (sum((loss - self.base) ** 2 for loss in losses) / self.n) ** 0.5
+        return Outcome(sum(losses) / self.n, as_good, sum(loss < self.base + 1.0 for loss in losses), change)
 
     def accept(self, trial: Trial) -> None:
         self.accepted.append(trial)
@@ -179,13 +180,55 @@ def test_in_size_mode_right_answers_can_be_the_budget() -> None:
     assert (found.base.correct, found.best.correct) == (4, 3)
 
 
-def test_by_worth_the_least_harm_per_saving_goes_first() -> None:
+def test_both_budgets_must_hold() -> None:
+    blocks = network(1, 2, 2)
+    adds = {"0.ffn": flat(-2.0), "0.attention": [1.0, 0.0, 0.0, 0.0]}  # the mean falls by 0.5, one answer is lost by itself
+    for max_drop, attention in ((0.0, True), (0.25, True)):
+        rules = Rules("size", "saved", max_loss=0.01, max_drop=max_drop)
+        found = Search(blocks, Scripted(blocks, adds), rules, saves(blocks)).run()
+        assert ("0.attention" in found.removed) is attention
+    lost = [-40.0, 1.0, 1.0, 1.0]  # a lower mean, three answers lost
+    adds = {"0.ffn": lost, "0.ffn.0": lost, "0.ffn.1": lost, **{n: flat(2.0) for n in all_parts(blocks)[:2]}}
+    rules = Rules("size", "saved", max_loss=0.01, max_drop=0.5)
+    assert not Search(blocks, Scripted(blocks, adds), rules, saves(blocks)).run().removed
+
+
+def test_where_losses_do_not_count_every_block_is_opened() -> None:
+    blocks = network(1, 2, 2)
+    adds = {b.name: flat(50.0) for b in blocks} | {"0.ffn.1": flat(0.5)}
+    found = Search(
+        blocks,
+        Scripted(blocks, {**{n: flat(50.0) for n in all_parts(blocks)}, **adds}),
+        Rules("size", "saved", max_drop=0.25),
+        saves(blocks),
+    ).run()
+    assert found.removed == {"0.ffn.1"}
+
+
+def test_by_importance_what_is_known_to_matter_least_goes_first() -> None:
+    blocks = network(1, 2, 2)
+    adds = {name: flat(0.1) for name in all_parts(blocks)}
+    importance = {"0.attention.0": 1.0, "0.ffn.1": 2.0, "0.attention.1": 3.0}  # per parameter 1 / 50, 2 / 150, 3 / 50
+    rules = Rules("size", "taylor", max_loss=0.02)
+    found = Search(blocks, Scripted(blocks, adds), rules, saves(blocks), importance).run()
+    assert [line["what"] for line in found.trace[1:]] == ["0.ffn.1", "0.attention.0", "0.attention.1"]
+    assert found.removed == {"0.ffn.1", "0.attention.0"}
+    assert found.evaluations <= bound(blocks, rules)
+
+
+def test_by_worth_what_changes_samples_least_per_saving_goes_first() -> None:
     blocks = network(2, 2, 2)
     adds = {name: flat(0.3) for name in all_parts(blocks)} | {"0.attention.1": flat(0.001), "1.ffn.0": flat(0.01)}
     rules = Rules("size", "worth", max_loss=0.002)
     found = Search(blocks, Scripted(blocks, adds), rules, saves(blocks)).run()
     assert found.removed == {"0.attention.1", "1.ffn.0"}
     assert found.evaluations <= bound(blocks, rules)
+    # one whose gains and losses cancel each other alone comes last all the same
+    adds["0.ffn.0"] = [3.0, -3.0, 3.0, -3.0]
+    found = Search(blocks, Scripted(blocks, adds), rules, saves(blocks)).run()
+    tried = [line["what"] for line in found.trace if line["what"] in all_parts(blocks)]
+    assert tried[0] == "0.attention.1"
+    assert tried[-1] == "0.ffn.0"
 
 
 def test_parts_in_turn_stop_at_the_first_that_may_not_go() -> None:
@@ -233,9 +276,9 @@ def test_an_interrupted_search_goes_on_where_it_was(rules: Rules, after: int) ->
     blocks = network()
     adds = {name: flat(0.02 * (-1) ** i) for i, name in enumerate(all_parts(blocks))}
     whole_notebook = Kept()
-    whole = Search(blocks, Scripted(blocks, adds), rules, saves(blocks), whole_notebook).run()
+    whole = Search(blocks, Scripted(blocks, adds), rules, saves(blocks), notebook=whole_notebook).run()
     scripted, notebook = Scripted(blocks, adds), Kept(whole_notebook.entries[:after])
-    again = Search(blocks, scripted, rules, saves(blocks), notebook).run()
+    again = Search(blocks, scripted, rules, saves(blocks), notebook=notebook).run()
     assert again == whole
     assert len(scripted.asked) == whole.evaluations - after + 1  # the model as it is once more
     assert notebook.entries == whole_notebook.entries

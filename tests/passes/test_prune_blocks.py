@@ -151,7 +151,9 @@ def compressed(made: PruneBlocks, bundle: Bundle) -> tuple[Bundle, dict[str, Any
     return bundle.with_body(result.body, record, signature=result.signature or bundle.signature), dict(result.notes)
 
 
-@pytest.mark.parametrize("goal", [{"goal": "accuracy"}, {"goal": "size", "max_loss": 0.5}, {"goal": "speed", "max_drop": 0.3}])
+@pytest.mark.parametrize(
+    "goal", [{"goal": "accuracy"}, {"goal": "size", "max_loss": 0.5, "max_drop": 0.0}, {"goal": "speed", "max_drop": 0.3}]
+)
 def test_a_smaller_model_that_opens_again(goal: dict[str, Any], tmp_path: Path) -> None:
     bundle = encoder()
     after, notes = compressed(PruneBlocks(**goal, keep=4, neurons=16, device="cpu"), bundle)
@@ -172,7 +174,7 @@ def test_a_smaller_model_that_opens_again(goal: dict[str, Any], tmp_path: Path) 
 
 def test_predicted_milliseconds_order_a_search_for_a_board() -> None:
     bundle = replace(encoder(), target=board.load("raspberry-pi-5"))
-    _, notes = compressed(PruneBlocks(goal="speed", max_loss=0.5, keep=0, neurons=16, device="cpu"), bundle)
+    _, notes = compressed(PruneBlocks(goal="speed", max_loss=0.5, max_drop=0.0, keep=0, neurons=16, device="cpu"), bundle)
     saved = notes["milliseconds_saved"]
     assert saved.pop("how") == "predicted"
     target = bundle.target
@@ -186,7 +188,7 @@ def test_predicted_milliseconds_order_a_search_for_a_board() -> None:
 
 def test_what_a_search_found_makes_the_same_network() -> None:
     bundle = encoder()
-    after, notes = compressed(PruneBlocks(goal="size", max_loss=0.5, keep=4, neurons=16, device="cpu"), bundle)
+    after, notes = compressed(PruneBlocks(goal="size", max_loss=0.5, max_drop=0.0, keep=4, neurons=16, device="cpu"), bundle)
     by_name, _ = compressed(PruneBlocks(removed=tuple(notes["removed"]), hard=notes["hard"], neurons=16), bundle)
     from_start = encoder(removed=notes["removed"], hardened=notes["hard"], neurons=16)
     from_start.module.load_state_dict(after.module.state_dict())
@@ -235,7 +237,7 @@ def test_an_lmuformer_loses_channels_and_order() -> None:
 
 
 def test_a_notebook_outlives_an_interruption(tmp_path: Path) -> None:
-    bundle, made = encoder(), PruneBlocks(goal="size", max_loss=0.3, keep=4, neurons=16, device="cpu")
+    bundle, made = encoder(), PruneBlocks(goal="size", max_loss=0.3, max_drop=0.0, keep=4, neurons=16, device="cpu")
     workspace = Workspace.at(tmp_path)
 
     class Stops(PassNotebook):
@@ -278,10 +280,10 @@ def test_a_bar_shows_what_is_left(tmp_path: Path) -> None:
     ("settings", "text"),
     [
         ({"goal": "small"}, "prune-blocks: goal must be one of 'accuracy', 'size', 'speed', got 'small'"),
-        ({"order": "up"}, "prune-blocks: order must be one of '', 'layers', 'saved', 'worth', got 'up'"),
+        ({"order": "up"}, "prune-blocks: order must be one of '', 'layers', 'saved', 'worth', 'taylor', got 'up'"),
         ({"order": "saved"}, "prune-blocks: order must be 'layers' for goal accuracy"),
-        ({"gate": 0.5}, "max_loss must be at least 0, max_drop in .* and gate at least 1, got 0.02, 0.0 and 0.5"),
-        ({"goal": "size", "max_loss": 0.0}, "prune-blocks: goal size needs a budget"),
+        ({"gate": 0.5}, "max_loss must be at least 0, max_drop in .* and gate at least 1, got 0.02, 0.01 and 0.5"),
+        ({"goal": "size", "max_loss": 0.0, "max_drop": 0.0}, "prune-blocks: goal size needs a budget"),
         ({"neurons": 0}, "neurons, examples and what is in hard at least 1, got 30, 0, 1000"),
         ({"hard": {"layers.0.attention": 0}}, "what is in hard at least 1"),
     ],
