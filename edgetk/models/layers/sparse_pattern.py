@@ -1,7 +1,7 @@
 """N:M sparsity of linear layers: of every M consecutive weights of an output, at most N are not zero.
 
 Source: Mishra et al. 2021, arXiv:2104.08378 (2:4, as sparse tensor cores read it). The layer stays an `nn.Linear` with zeros in
-its weights and says what it keeps to in an attribute, `pattern`; so quantization and export need to know nothing about it.
+its weights and says what it keeps to in an attribute; so quantization and export need to know nothing about it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 #: the attribute of a layer: (N, M)
-ATTRIBUTE = "pattern"
+ATTRIBUTE = "keeps_n_of_m"
 
 
 def largest_of(scores: Tensor, n: int, m: int) -> Tensor:
