@@ -1,14 +1,15 @@
 """Where tables may stand: what layers read and give, whether the tables have room, and whether they pay on a target.
 
 First-order prediction (Williams et al. 2009, roofline) of one layer for the tokens of one inference: the longer of arithmetic
-and memory traffic, and an overhead for each operator. A look-up multiplies 16-bit numbers, one in each lane of 32 bits: it runs
-at the rate of float32. Of its tables it reads a row for each token and table, but none twice; a dense layer reads all of its
-weights once. Where the stack has no native kernel, the operator's body runs: it gathers rows, writes them as float32 and reads
-them again.
+and memory traffic, and an overhead for each operator. The native kernel takes 1.2 instructions of NEON for a product, counted
+(benchmarks/kernel_instructions.py), two a cycle, which is assumed; it is never faster than float32. Of its tables it reads a
+row for each token and table, but none twice; a dense layer reads all of its weights once. Where the stack has no native kernel,
+the operator's body runs: it gathers rows, writes them as float32 and reads them again.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ from edgetk.tasks.training.loop import call
 #: operators of the body that run on a device, each with its overhead
 BODY_OPERATORS = 14
 FLOAT_BYTES = 4
+#: products of the native kernel in a cycle: two instructions, 1.2 for a product
+KERNEL_MACS_PER_CYCLE = 2 / 1.2
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,8 @@ class Costs:
         chosen = place.tokens * place.tables * place.outputs
         edges = FLOAT_BYTES * place.tokens * (place.inputs + place.outputs)
         if self.native:
-            return self._seconds(place.tokens * place.macs, "float32", min(chosen, place.entries) + edges, 1)
+            moved = min(chosen, place.entries) + edges
+            return self._seconds(place.tokens * place.macs, "float32", moved, 1, KERNEL_MACS_PER_CYCLE)
         moved = min(chosen, place.entries) + 2 * FLOAT_BYTES * chosen + edges
         return self._seconds(place.tokens * place.macs, "float32", moved, BODY_OPERATORS)
 
@@ -171,11 +175,12 @@ class Costs:
         how = "the native kernel" if self.native else "its body"
         return f"{units.seconds(lookup)} ({how}) against {units.seconds(dense)} (n={place.tokens} tokens)"
 
-    def _seconds(self, macs: int, dtype: str, moved: float, operators: int) -> float:
+    def _seconds(self, macs: int, dtype: str, moved: float, operators: int, most: float = math.inf) -> float:
+        """At `most` so many multiply-accumulates a cycle."""
         target = self.target
         assert target.clock_hz is not None
         assert target.mem_bytes_per_s is not None
-        rate = target.macs_per_cycle.get(dtype, target.macs_per_cycle["float32"]) * target.clock_hz
+        rate = min(target.macs_per_cycle.get(dtype, target.macs_per_cycle["float32"]), most) * target.clock_hz
         return max(macs / rate, moved / target.mem_bytes_per_s) + target.overhead_s_per_op * operators
 
 
