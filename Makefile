@@ -16,7 +16,7 @@ TORCH_INDEX ?=
 help:
 	@echo "make demo   compress the trained LMUFormer for a Jetson, into runs/"
 	@echo "make test   the tests"
-	@echo "make test-aarch64  the C++ runner cross-compiled and emulated (needs aarch64-linux-gnu-g++, qemu-user-static)"
+	@echo "make test-aarch64  the C++ runner and the NEON kernels cross-compiled and emulated (needs aarch64-linux-gnu-g++, qemu-user-static)"
 	@echo "make web    the browser demo, into examples/web_kws/dist/ (needs node and npm)"
 	@echo "make test-web  its tests (npm packages from the registry; chromium for those in a browser)"
 	@echo "make lint   ruff, mypy --strict, import floors"
@@ -50,7 +50,7 @@ $(ARM_ORT): $(STAMP)
 	@touch $@
 
 test-aarch64: $(STAMP) $(ARM_ORT)
-	@EDGETK_AARCH64_ORT=$$(echo $(CURDIR)/$(ARM_ORT)/onnxruntime/capi/libonnxruntime.so.*) $(BIN)/python -m pytest -rs tests/cpp/test_aarch64.py
+	@EDGETK_AARCH64_ORT=$$(echo $(CURDIR)/$(ARM_ORT)/onnxruntime/capi/libonnxruntime.so.*) $(BIN)/python -m pytest -rs tests/cpp/test_aarch64.py tests/export -k 'aarch64 or neon'
 
 web: $(STAMP)
 	@cd examples/web_kws && npm ci --loglevel=error --omit=dev && EDGETK_PYTHON=$(CURDIR)/$(BIN)/python node build.mjs

@@ -11,6 +11,7 @@ int8           x W with weights in int8 and inputs rounded on the way (com.micro
 low rank       (x U) V with the rank that has the bits of the dense-sparse pair
 body           (x D) S on stock ONNX Runtime: the operator's body of standard operators
 native ISA     the same file with the operator library, for each instruction set of this processor
+int8 pair      both factors in int8: x D as in `int8`, and the sparse values with a scale for each line, on the best set
 
 "share" is the speed-up over `dense` as a share of the ratio of multiply-accumulates, n m / (n r + m s). Contenders take turns
 of about 3 ms, and the first call of a turn is left out where it has more than two. Median and 95th percentile of the calls.
@@ -53,6 +54,9 @@ TEXTS = {
     "int8": "y = com.microsoft.DynamicQuantizeMatMul (x, W8, scale, zero)",
     "low rank": "z = MatMul (x, U)\n y = MatMul (z, V)",
     "dense sparse": "z = MatMul (x, D)\n y = edgetk.DenseSparseMatMul <width = WIDTH> (z, values, indices)",
+    "int8 pair": """
+        z = com.microsoft.DynamicQuantizeMatMul (x, D8, scale_d, zero)
+        y = edgetk.DenseSparseMatMulInt8 <width = WIDTH> (z, codes, indices, scales)""",
 }
 
 
@@ -106,7 +110,12 @@ def tensors_of(group: Group, rng: np.random.Generator) -> dict[str, np.ndarray]:
     matrix = dictionary @ sparse
     rank = int(group.bits() / 32 / (n + m))
     scale = np.float32(np.abs(matrix).max() / 127)
+    scale_d, scales = np.float32(np.abs(dictionary).max() / 127), np.abs(values).max(1) / np.float32(127)
     return {
+        "D8": np.round(dictionary / scale_d).astype(np.int8),
+        "scale_d": scale_d.reshape(()),
+        "codes": np.round(values / scales[:, None]).astype(np.int8),
+        "scales": scales,
         "W": matrix,
         "W8": np.round(matrix / scale).astype(np.int8),
         "scale": scale.reshape(()),
@@ -128,12 +137,14 @@ def contenders(group: Group, tokens: int, library: Path) -> dict[str, Contender]
     made["body"] = Contender(models["dense sparse"], x, group.lines)
     for isa in operators.isas(library):
         made[f"native {isa}"] = Contender(models["dense sparse"], x, group.lines, library, isa)
+    made["int8 pair"] = Contender(models["int8 pair"], x, group.lines, library)
     for contender in made.values():
         contender.call()
     exact = made["dense"].y.numpy()
     for name, contender in made.items():  # what is compared computes the same
         if name == "body" or name.startswith("native"):
             np.testing.assert_allclose(contender.y.numpy(), exact, rtol=0, atol=1e-4 * np.abs(exact).max())
+    np.testing.assert_allclose(made["int8 pair"].y.numpy(), exact, rtol=0, atol=0.05 * np.abs(exact).max())
     return made
 
 
@@ -154,7 +165,7 @@ def measure(group: Group, tokens: int, library: Path, seconds: float) -> dict[st
         median = float(np.median(times))
         rows[name] = {"median_s": median, "p95_s": float(np.percentile(times, 95)), "n": len(times)}
         rows[name]["times_faster_than_dense"] = round(dense / median, 3)
-        if name == "body" or name.startswith("native"):
+        if name in ("body", "int8 pair") or name.startswith("native"):
             rows[name]["share_of_macs_ratio"] = round(dense / median / macs_ratio, 3)
     shape = {"inputs": group.short, "outputs": group.lines, "rank": group.rank, "nonzeros": group.nonzeros, "tokens": tokens}
     return {**shape, "macs_ratio": round(macs_ratio, 3), "bits_ratio": round(group.ratio(), 3), "rows": rows}
