@@ -84,12 +84,15 @@ def find() -> Library | str:
     return "no TensorRT can be imported here (" + "; ".join(reasons) + ")"
 
 
-def build(content: bytes, precision: str, library: Library, exact: bool = False, cache: bytes = b"") -> Engine | str:
+def build(
+    content: bytes, precision: str, library: Library, exact: bool = False, cache: bytes = b"", sparse: bool = False
+) -> Engine | str:
     """An engine of the ONNX file `content`, or the exact reason why there is none.
 
     precision  "float32", "float16" or "int8": builder flags before version 10; from then on the graph alone says it
     exact      keep float32 products as they are: no TF32
     cache      a timing cache of an earlier build with the same library on the same GPU
+    sparse     let it use sparse tensor cores for weights in the 2:4 pattern, where that is faster
     """
     trt = library.module
     log = _log(trt)
@@ -101,6 +104,8 @@ def build(content: bytes, precision: str, library: Library, exact: bool = False,
             return f"{library} refused the graph: {_first(str(parser.get_error(0)))}"
         config = builder.create_builder_config()
         _set_precision(trt, config, library.version, precision, exact)
+        if sparse:
+            config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
         if library.times:
             config.set_timing_cache(config.create_timing_cache(cache), ignore_mismatch=False)
         plan = builder.build_serialized_network(network, config)

@@ -58,12 +58,14 @@ build() {{ # NAME SHA256 PRECISION FLAGS...
 
 @dataclass(frozen=True)
 class Graph:
-    """An ONNX file beside the script: its name there, its content, the precision to build it in, and whether sums are exact."""
+    """An ONNX file beside the script: its name there, its content, the precision to build it in, whether sums are exact, and
+    whether weights have the 2:4 pattern."""
 
     name: str
     content: bytes
     precision: str
     exact: bool = False
+    sparse: bool = False
 
 
 def script(graphs: Sequence[Graph], version: Version) -> str:
@@ -84,4 +86,6 @@ def flags(graph: Graph, version: Version) -> tuple[str, ...]:
         told.append("--stronglyTyped")
     if graph.exact:
         told.append("--noTF32")
+    if graph.sparse:
+        told.append("--sparsity=enable")
     return tuple(told)

@@ -15,6 +15,7 @@ from edgetk.core.contracts import Emitted, Lowered
 from edgetk.core.errors import ParityError, PreconditionError
 from edgetk.core.target import Target
 from edgetk.export import metadata, parity, tensorrt_build, tensorrt_graph, tensorrt_script
+from edgetk.export.sparse_weights import has_two_of_four
 from edgetk.export.tensorrt_half import half
 from edgetk.export.tensorrt_versions import Version, version_of
 from edgetk.export.to_onnx import FILES, PROOFS, checked, examples, front_end
@@ -80,7 +81,8 @@ def _engines(files: Sequence[Emitted]) -> tuple[list[Emitted], list[str]]:
     reasons: list[str] = []
     cache = b""
     for file in files:
-        built = tensorrt_build.build(file.content, file.lowered.precision, library, file.lowered.exact, cache)
+        low = file.lowered
+        built = tensorrt_build.build(file.content, low.precision, library, low.exact, cache, has_two_of_four(low.graph))
         if isinstance(built, str):
             reasons.append(f"no engine of {file.name.removeprefix(FOLDER)}: {built}")
             continue
@@ -95,11 +97,13 @@ def _engines(files: Sequence[Emitted]) -> tuple[list[Emitted], list[str]]:
     return made, reasons
 
 
+def _graph(file: Emitted) -> tensorrt_script.Graph:
+    low, name = file.lowered, file.name.removeprefix(FOLDER)
+    return tensorrt_script.Graph(name, file.content, low.precision, low.exact, has_two_of_four(low.graph))
+
+
 def _script(files: Sequence[Emitted], version: Version, reasons: Sequence[str]) -> Emitted:
-    graphs = [
-        tensorrt_script.Graph(file.name.removeprefix(FOLDER), file.content, file.lowered.precision, file.lowered.exact)
-        for file in files
-    ]
+    graphs = [_graph(file) for file in files]
     text = tensorrt_script.script(graphs, version)
     notes = (*reasons, f"builds engines of {len(graphs)} graphs on the board, with the trtexec of TensorRT {version}")
     return Emitted(FOLDER + SCRIPT, text.encode(), "sh", files[0].lowered, notes=notes)

@@ -101,7 +101,7 @@ class FakeTensorRT(types.ModuleType):
 
         self.ILogger, self.Builder, self.OnnxParser = ILogger, Builder, OnnxParser
         self.NetworkDefinitionCreationFlag = types.SimpleNamespace(EXPLICIT_BATCH=0, STRONGLY_TYPED=1)
-        self.BuilderFlag = types.SimpleNamespace(FP16="FP16", INT8="INT8", TF32="TF32")
+        self.BuilderFlag = types.SimpleNamespace(FP16="FP16", INT8="INT8", TF32="TF32", SPARSE_WEIGHTS="SPARSE")
 
     def library(self) -> Library:
         major, minor = (int(part) for part in self.__version__.split(".")[:2])
@@ -133,6 +133,14 @@ def test_exact_sums_are_not_rounded_to_tf32() -> None:
     fake = FakeTensorRT("10.3.0")
     build(b"onnx", "int8", fake.library(), exact=True)
     assert fake.seen["config"].cleared == ["TF32"]
+
+
+def test_weights_in_the_pattern_of_sparse_tensor_cores_are_looked_for() -> None:
+    fake = FakeTensorRT("10.3.0")
+    build(b"onnx", "int8", fake.library(), sparse=True)
+    assert fake.seen["config"].flags == ["SPARSE"]
+    wanted = ("--skipInference", "--stronglyTyped", "--sparsity=enable")
+    assert flags(Graph("m.onnx", b"", "int8", sparse=True), Version(10, 3)) == wanted
 
 
 def test_the_reason_is_that_of_parser_or_builder() -> None:
