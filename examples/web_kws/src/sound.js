@@ -29,8 +29,9 @@ export class Sound {
     const stream = await navigator.mediaDevices.getUserMedia({ audio: AS_IT_IS });
     const track = stream.getAudioTracks()[0];
     try {
-      const tap = turn === this._turn && (await this._tap());
-      if (!tap) return track.stop();
+      await this._wake();
+      if (turn !== this._turn) return track.stop();
+      const tap = this._tap();
       const source = new MediaStreamAudioSourceNode(this._context, { mediaStream: stream });
       source.connect(tap);
       track.addEventListener("ended", lost);
@@ -49,9 +50,10 @@ export class Sound {
   async clips(urls) {
     this.stop();
     const turn = this._turn;
-    const tap = await this._tap();
+    await this._wake();
     const buffers = await Promise.all(urls.map((url) => this._decoded(url)));
     if (turn !== this._turn) return false;
+    const tap = this._tap();
     const context = this._context;
     const { promise, resolve } = Promise.withResolvers?.() ?? deferred();
     const sources = [];
@@ -91,17 +93,19 @@ export class Sound {
     this._context?.suspend();
   }
 
-  /** A tap whose blocks go to the listener; null where `stop` came first. Browsers let sound begin after a key or a click only, so it starts here. */
-  async _tap() {
+  /** The device, ready to sound. Browsers let that begin after a key or a click only. */
+  async _wake() {
     if (typeof AudioWorkletNode !== "function") throw Object.assign(new Error("no AudioWorklet"), { code: "no-audio" });
-    const turn = this._turn;
     if (!this._context) {
       const context = new AudioContext({ latencyHint: "interactive" });
       await context.audioWorklet.addModule(new URL("tap.js", import.meta.url));
       this._context = context;
     }
     await this._context.resume();
-    if (turn !== this._turn) return null;
+  }
+
+  /** A tap whose blocks go to the listener, where a new stream begins. */
+  _tap() {
     const node = new AudioWorkletNode(this._context, "tap", { numberOfInputs: 1, numberOfOutputs: 1, channelCount: 1 });
     node.connect(this._context.destination); // it is silent; without a way out some browsers do not run it
     const { port1, port2 } = new MessageChannel();

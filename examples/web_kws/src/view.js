@@ -138,7 +138,7 @@ export function forget() {
 /** Latency in its parts; `heard` is the newest message of the listener. */
 export function figures({ lookahead_s, frontEnd, rule, period }, message) {
   const ms = (seconds) => `${Math.round(seconds * 1000)} ms`;
-  $("lookahead").textContent = `${ms(lookahead_s)} + frame of ${ms(frontEnd.window_samples / frontEnd.sample_rate)}`;
+  $("lookahead").textContent = `${ms(lookahead_s)} + ${ms(frontEnd.window_samples / frontEnd.sample_rate)}`;
   $("smoothing").textContent = `mean of ${ms(rule.window * period)}`;
   if (!message?.step_s) return;
   $("step").textContent = `${(message.step_s * 1000).toFixed(2)} ms (median)`;
