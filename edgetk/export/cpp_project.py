@@ -89,7 +89,7 @@ def _shape(spec: TensorSpec) -> str:
 
 def _test_data(graph: Emitted, bundle: Bundle) -> Files:
     low = graph.lowered
-    bounds = {"scores": 0.0 if low.exact else parity.BOUNDS[low.precision], "log_mel": LOG_MEL_BOUND}
+    bounds = {"scores": parity.bound(low), "log_mel": LOG_MEL_BOUND}
     bounds["clip_scores"] = CLIP_BOUNDS["exact" if low.exact else low.precision]
     arrays, checks, files = _replayed(graph, bundle) if low.signature.is_streaming else _whole(graph, bundle)
     files |= {f"{name}.npy": npy(array) for name, array in arrays.items()}

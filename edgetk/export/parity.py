@@ -84,12 +84,17 @@ def prove(
         signature.output_names,
         expected,
         got,
-        0.0 if lowered.exact else BOUNDS["int8" if lowered.hashed else lowered.precision],
+        bound(lowered),
         reference="the model in memory",
         runtime=f"onnxruntime {_version()}, CPU, 1 thread, {'all' if optimise else 'no'} graph optimisations"
         + (f", operators of {operators.name}" if operators else ""),
         who=f"{lowered.form} form ({lowered.precision})",
     )
+
+
+def bound(lowered: Lowered) -> float:
+    """The share of the largest magnitude that outputs may differ by."""
+    return 0.0 if lowered.exact else BOUNDS["int8" if lowered.hashed else lowered.precision]
 
 
 def clip(call: Any, signature: Signature, inputs: Sequence[np.ndarray]) -> Arrays:

@@ -1,4 +1,4 @@
-"""C99 sources: one step of a network as plain C, proven against the model by running it where a compiler is at hand.
+"""C99 sources: one step of a network, or one whole input, as plain C, proven by running it where a compiler is at hand.
 
 See docs/c.md for what the files are, what they need, and how the numbers relate to onnxruntime's.
 """
@@ -17,7 +17,6 @@ import numpy as np
 from edgetk.core.artifact import Parity
 from edgetk.core.bundle import Bundle
 from edgetk.core.contracts import Emitted, Lowered
-from edgetk.core.errors import PreconditionError
 from edgetk.core.target import Target
 from edgetk.export import parity
 from edgetk.export.to_onnx import examples, front_end
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 KERNELS = Path(__file__).parent / "c" / "kernels"
 
-#: streams of the proof
+#: streams or whole inputs of the proof
 STREAMS = 4
 
 
@@ -38,22 +37,18 @@ class CExporter:
     format: str = "c"
 
     def check(self, bundle: Bundle, target: Target) -> None:
-        """There must be a step: generated C computes one frame at a time."""
-        if not bundle.signature.is_streaming:
-            raise PreconditionError(
-                f"c: {bundle.name} must have a stream form, got a model of whole inputs; export it to onnx, or --cpp"
-            )
+        """Any model can be tried; `plan` says what generated C cannot express."""
 
     def __call__(
         self, lowered: Sequence[Lowered], bundle: Bundle, target: Target, facts: Mapping[str, Any] | None = None
     ) -> Sequence[Emitted]:
-        """The sources of the stream form; nothing where it is not asked for.
+        """The sources of the stream form, or of the clip form of a model that has no other; nothing where it is not asked for.
 
         Raises PreconditionError (an operator or a shape that C has no form for) or ParityError (it computes something else).
         """
         emitted: list[Emitted] = []
         for low in lowered:
-            if low.signature.is_streaming:
+            if low.signature.is_streaming == bundle.signature.is_streaming:
                 files = project(low, bundle)
                 proof = prove(files, low, bundle)
                 notes = () if proof is not None else ("no C compiler and make here: it was not run",)
@@ -94,7 +89,8 @@ def sources(program: Program, about: Sequence[str] = ()) -> dict[str, str]:
 def notes(low: Lowered, bundle: Bundle) -> list[str]:
     """What the header says about the model: its states, timing, and classes."""
     signature = low.signature
-    said = [f"{low.precision}; one step every {signature.period_s} s, answers look ahead {signature.lookahead_s} s"]
+    timing = f"one step every {signature.period_s} s, answers look ahead {signature.lookahead_s} s"
+    said = [f"{low.precision}; {timing if signature.is_streaming else 'a step takes one whole input'}"]
     if flush := parity.flush_steps(signature):
         said.append(f"To finish a clip set valid[0] of the state to 0 and make {flush} steps with zeros as input.")
     if bundle.labels:
@@ -103,7 +99,8 @@ def notes(low: Lowered, bundle: Bundle) -> list[str]:
 
 
 def prove(files: Mapping[str, bytes], low: Lowered, bundle: Bundle) -> Parity | None:
-    """Build the sources here and compare every output of a few streams with the model in memory; None without a compiler."""
+    """Build the sources here and compare every output of a few streams, or of whole inputs, with the model in memory; None
+    without a compiler."""
     from edgetk.export import c_run
 
     if shutil.which("make") is None or shutil.which("cc") is None or low.reference is None:
@@ -115,13 +112,17 @@ def prove(files: Mapping[str, bytes], low: Lowered, bundle: Bundle) -> Parity | 
         inputs = tuple(x[:STREAMS] for x in examples(bundle, low, STREAMS))
         flush = parity.flush_steps(low.signature)
         count = len(low.signature.outputs)
-        expected = parity.stream(low.reference, low.signature, inputs, flush)[:count]
-        got = stream(library, inputs, flush)
+        if low.signature.is_streaming:
+            expected = parity.stream(low.reference, low.signature, inputs, flush)[:count]
+            got = stream(library, inputs, flush)
+        else:
+            expected = parity.clip(low.reference, low.signature, inputs)
+            got = stream(library, tuple(x[:, None] for x in inputs))
     return parity.compare(
         low.signature.output_names[:count],
         expected,
         tuple(y.reshape(e.shape) for y, e in zip(got, expected, strict=True)),
-        0.0 if low.exact else parity.BOUNDS[low.precision],
+        parity.bound(low),
         reference="the model in memory",
         runtime=f"generated C, {library.isa}",
         who=f"{low.form} form in C ({low.precision})",

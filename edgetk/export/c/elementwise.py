@@ -25,6 +25,8 @@ _TEXT = {
     "Min": "edgetk_min({0}, {1})",
     "Relu": "edgetk_max({0}, 0.0f)",
     "Round": "edgetk_round({0})",
+    "Sqrt": "edgetk_sqrt({0})",
+    "Sign": "edgetk_sign({0})",
     "Where": "({0} ? {1} : {2})",
     "Erf": "edgetk_erf({0})",
     "Exp": "edgetk_exp({0})",
@@ -47,7 +49,7 @@ _LOGIC = frozenset({"And", "Or", "Not"})
 #: operators that become activation tables where their result is rounded to 8 bits
 TRANSCENDENTAL = frozenset({"Erf", "Tanh", "Sigmoid", "Exp"})
 
-OPERATORS = frozenset(_TEXT) | frozenset(_CONDITIONS) | {"Cast", "Clip"}
+OPERATORS = frozenset(_TEXT) | frozenset(_CONDITIONS) | {"Cast", "Clip", "Pow"}
 
 
 def build(node: Node, operands: Sequence[Operand], shape: tuple[int, ...]) -> Operand:
@@ -55,6 +57,8 @@ def build(node: Node, operands: Sequence[Operand], shape: tuple[int, ...]) -> Op
     args, kind = tuple(operands), node.kind
     if kind == "Cast":
         return _cast(node, args[0], shape)
+    if kind == "Pow":
+        return _power(node, args, shape)
     if kind == "Clip":
         # Clip(x, low) or Clip(x, , high) or both: absent inputs were left out by the caller, so ask the node
         bounds = dict(zip([i for i, name in enumerate(node.inputs) if name], args, strict=True))
@@ -62,9 +66,15 @@ def build(node: Node, operands: Sequence[Operand], shape: tuple[int, ...]) -> Op
         if 1 in bounds:
             made = Expression("Max", (made, bounds[1]), shape)
         return Expression("Min", (made, bounds[2]), shape) if 2 in bounds else made
-    for arg in args:
-        index(arg, shape, node.name)
     return Expression(kind, args, shape, flag=kind in _CONDITIONS)
+
+
+def _power(node: Node, args: tuple[Operand, ...], shape: tuple[int, ...]) -> Operand:
+    exponent = args[1].array if isinstance(args[1], Constant) else np.zeros(0)
+    if exponent.size == 1 and float(exponent.reshape(-1)[0]) in (0.5, 2.0):
+        root = float(exponent.reshape(-1)[0]) == 0.5
+        return Expression("Sqrt", args[:1], shape) if root else Expression("Mul", (args[0], args[0]), shape)
+    raise refuse("Pow must have the exponent 2 or 0.5", node.name, "write it another way")
 
 
 def _cast(node: Node, value: Operand, shape: tuple[int, ...]) -> Operand:
@@ -76,19 +86,23 @@ def _cast(node: Node, value: Operand, shape: tuple[int, ...]) -> Operand:
     return Expression("Number", (value,), shape) if getattr(value, "flag", False) else value
 
 
-def index(value: Operand, shape: tuple[int, ...], who: str) -> str:
-    """The index of the operand's element that belongs to element i of `shape`."""
+def index(value: Operand, shape: tuple[int, ...]) -> str:
+    """The index of the operand's element that belongs to element i of `shape`: it repeats where an axis has one."""
     if value.size == 1:
         return "0"
-    places = np.broadcast_to(np.arange(value.size).reshape(value.shape), shape).reshape(-1)
-    count = np.arange(places.size)
-    if np.array_equal(places, count):
-        return "i"
-    if np.array_equal(places, count % value.size):
-        return f"i % {value.size}"
-    if np.array_equal(places, count // (places.size // value.size)):
-        return f"i / {places.size // value.size}"
-    raise refuse("operands must repeat along the first or last axes", f"{list(value.shape)} in {who}", "write it another way")
+    own = (1,) * (len(shape) - len(value.shape)) + tuple(value.shape)
+    terms, inside, step, axis = [], 1, 1, len(shape)
+    while axis:  # runs of axes that the operand has or has not, the last one first
+        run, has = 1, own[axis - 1] == shape[axis - 1] and shape[axis - 1] > 1
+        while axis and (shape[axis - 1] == 1 or (own[axis - 1] == shape[axis - 1]) == has):
+            axis, run = axis - 1, run * shape[axis - 1]
+        if has:
+            place = "i" if inside == 1 else f"i / {inside}"
+            whole = int(np.prod(shape[:axis])) == 1
+            terms.append((place if whole else f"{place} % {run}") + (f" * {step}" if step > 1 else ""))
+            step *= run
+        inside *= run
+    return " + ".join(reversed(terms))
 
 
 @dataclass(frozen=True)
@@ -105,7 +119,7 @@ class Writer:
             if condition == value.flag:
                 return made
             return f"({made} != 0.0f)" if condition else f"({made} ? 1.0f : 0.0f)"
-        plain = self._leaf(value, index(value, shape, "an expression"))
+        plain = self._leaf(value, index(value, shape))
         return f"({plain} != 0.0f)" if condition else plain
 
     def _leaf(self, value: Operand, at: str) -> str:
@@ -144,7 +158,7 @@ def in_place(value: Expression, target: Segment) -> bool:
     return all(
         not isinstance(leaf, Memory)
         or leaf.segments[0].buffer is not target.buffer
-        or (leaf.segments[0] == target and index(leaf, value.shape, "") == "i")
+        or (leaf.segments[0] == target and index(leaf, value.shape) == "i")
         for leaf in value.leaves()
     )
 
@@ -175,6 +189,7 @@ def _evaluate(value: Operand, x: np.ndarray) -> np.ndarray:
     calls: dict[str, Any] = {
         "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide, "Neg": np.negative, "Abs": np.abs,
         "Max": np.maximum, "Min": np.minimum, "Relu": lambda a: np.maximum(a, 0.0), "Round": np.rint, "Where": np.where,
+        "Sqrt": np.sqrt, "Sign": np.sign,
         "Greater": np.greater, "GreaterOrEqual": np.greater_equal, "Less": np.less, "LessOrEqual": np.less_equal,
         "Equal": np.equal, "And": np.logical_and, "Or": np.logical_or, "Not": np.logical_not,
         "Truth": lambda a: a != 0, "Number": lambda a: np.asarray(a, np.float64),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from edgetk.export.c import elementwise
+from edgetk.export.c.calls import at, call, each, row, spot
 from edgetk.export.c.elementwise import number
 from edgetk.export.c.program import Program, mixed
 from edgetk.export.c.steps import (
     WIDTH,
     Array,
-    Buffer,
     Convolve,
     Copy,
     Dense,
@@ -18,7 +18,6 @@ from edgetk.export.c.steps import (
     Lookup,
     Loop,
     Memory,
-    Segment,
     Step,
 )  # fmt: skip
 
@@ -87,7 +86,7 @@ def _layer(program: Program, step: Dense, weights: str) -> str:
     name = program.name
     bias = f"{name}_{step.bias.name}" if step.bias else "0"
     pointers = f"{weights}, {name}_{step.sums.name}, {name}_{step.scale.name}, {bias}"
-    return f"{{{pointers}, {step.source.size}, {step.target.size}, {step.stride}, {step.zero}}}"
+    return f"{{{pointers}, {step.source.size // step.rows}, {step.target.size // step.rows}, {step.stride}, {step.zero}}}"
 
 
 def data(program: Program) -> str:
@@ -171,7 +170,7 @@ def _packed(program: Program) -> str:
     for i, record in layers.items():
         step = program.plan.steps[i]
         assert isinstance(step, Dense)
-        outputs = step.target.size
+        outputs = step.target.size // step.rows
         sizes.append(f"EDGETK_PACKED_BYTES({step.stride}, {outputs})")
         records.append(f"static edgetk_layer run_{record} = {_layer(program, step, '0')};")
         calls.append(f"  run_{record}.weights = next;")
@@ -215,52 +214,43 @@ def _pointers(program: Program) -> Iterator[str]:
         yield "  (void)state;"
 
 
-def _base(buffer: Buffer) -> str:
-    return f"state->{buffer.name}" if buffer.place == "state" else buffer.name
-
-
-def _at(segment: Segment) -> str:
-    return _base(segment.buffer) + (f" + {segment.start}" if segment.start else "")
-
-
-def _spot(segment: Segment, index: str) -> str:
-    if index == "0":
-        return f"{_base(segment.buffer)}[{segment.start}]"
-    return f"{_base(segment.buffer)}[{segment.start} + {index}]" if segment.start else f"{_base(segment.buffer)}[{index}]"
-
-
 def _step(program: Program, position: int, step: Step) -> Iterator[str]:
-    name, target = program.name, _at(step.target)
+    name, target = program.name, at(step.target)
     if isinstance(step, Copy):
-        yield f"  memmove({target}, {_at(step.source)}, {step.target.size * WIDTH[step.target.buffer.dtype]});"
+        yield f"  memmove({target}, {at(step.source)}, {step.target.size * WIDTH[step.target.buffer.dtype]});"
     elif isinstance(step, Dense):
-        yield f"  edgetk_dense(&run_{_records(program, Dense)[position]}, {_at(step.source)}, {_at(step.scratch)}, {target});"
+        places = f"{row(step.source, step.rows)}, {at(step.scratch)}, {row(step.target, step.rows)}"
+        yield f"  {each(step.rows)}edgetk_dense(&run_{_records(program, Dense)[position]}, {places});"
     elif isinstance(step, FloatDense):
         bias = f"{name}_{step.bias.name}" if step.bias else "0"
-        sizes = f"{step.source.size}, {step.target.size}"
-        yield f"  edgetk_dense_float({_at(step.source)}, {name}_{step.weights.name}, {bias}, {sizes}, {target});"
+        sizes = f"{step.source.size // step.rows}, {step.target.size // step.rows}, {row(step.target, step.rows)}"
+        source = row(step.source, step.rows)
+        yield f"  {each(step.rows)}edgetk_dense_float({source}, {name}_{step.weights.name}, {bias}, {sizes});"
     elif isinstance(step, Convolve):
         shape = f"{name}_{_records(program, Convolve)[position]}"
         bias = f"{name}_{step.bias.name}" if step.bias else "0"
         places = ", ".join(f"{shape} + {at}" for at in (0, 3, 6, 8, 10))
+        scaled = f", {name}_{step.scale.name}, {bias}, {step.zero}" if step.scale else f", {bias}"
         yield (
-            f"  edgetk_convolve({_at(step.source)}, {name}_{step.weights.name}, {name}_{step.scale.name}, {bias}, {step.zero}, "
+            f"  edgetk_convolve{'' if step.scale else '_float'}({at(step.source)}, {name}_{step.weights.name}{scaled}, "
             f"{places}, {int(step.depthwise)}, {target});"
         )
     elif isinstance(step, Lookup):
         tables = f"{name}_{step.edges.name}, {name}_{step.codes.name}"
         place = f"{number(step.low)}, {number(step.per_unit)}, {step.edges.values.size}"
-        yield f"  edgetk_lookup({_at(step.source)}, {step.source.size}, {place}, {tables}, {target});"
-    else:
+        yield f"  edgetk_lookup({at(step.source)}, {step.source.size}, {place}, {tables}, {target});"
+    elif isinstance(step, Loop):
         yield _loop(program, step)
+    else:
+        yield f"  {call(name, step)}"
 
 
 def _loop(program: Program, step: Loop) -> str:
     size, grid, shape = step.target.size, step.grid, step.expression.shape
     if grid is not None and isinstance(step.expression, Memory):
-        source = _at(step.expression.segments[0])
-        return f"  edgetk_quantize({source}, {size}, {number(grid.scale)}, {grid.zero}, {_at(step.target)});"
-    text = elementwise.Writer(_spot, f"{program.name}_").text(step.expression, shape)
+        source = at(step.expression.segments[0])
+        return f"  edgetk_quantize({source}, {size}, {number(grid.scale)}, {grid.zero}, {at(step.target)});"
+    text = elementwise.Writer(spot, f"{program.name}_").text(step.expression, shape)
     if grid is not None:
         text = f"edgetk_code({text}, {number(grid.scale)}, {-grid.zero}.0f, {255 - grid.zero}.0f, {grid.zero})"
-    return f"  for (int32_t i = 0; i < {size}; i++) {_spot(step.target, 'i')} = {text};"
+    return f"  for (int32_t i = 0; i < {size}; i++) {spot(step.target, 'i')} = {text};"

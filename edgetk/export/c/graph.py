@@ -41,8 +41,11 @@ def refuse(what: str, got: str, instead: str) -> PreconditionError:
 
 
 def read(model: onnx.ModelProto) -> Graph:
-    """The graph of `model`. Raises PreconditionError: subgraphs, functions of other domains, shapes that are not numbers."""
-    inferred = shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
+    """The graph of `model`, at batch 1 where its batch is free.
+
+    Raises PreconditionError: subgraphs, functions of other domains, shapes that are not numbers.
+    """
+    inferred = shape_inference.infer_shapes(_single(model), strict_mode=False, data_prop=True)
     graph = inferred.graph
     constants = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
     shapes: dict[str, tuple[int, ...]] = {name: tuple(array.shape) for name, array in constants.items()}
@@ -66,3 +69,22 @@ def read(model: onnx.ModelProto) -> Graph:
         nodes.append(Node(kind, node.name or node.output[0], tuple(node.input), tuple(node.output), attributes))
         uses.update(name for name in node.input if name)
     return Graph(tuple(nodes), constants, shapes, uses)
+
+
+def _single(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` with 1 for a first axis that is free; what was known of shapes inside is found out anew."""
+    free = [
+        v
+        for v in model.graph.input
+        if v.type.tensor_type.shape.dim and not v.type.tensor_type.shape.dim[0].HasField("dim_value")
+    ]
+    if not free:
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.value_info[:]
+    for value in (*copy.graph.input, *copy.graph.output):
+        if value.type.tensor_type.shape.dim:
+            first = value.type.tensor_type.shape.dim[0]
+            first.dim_value = first.dim_value or 1
+    return copy

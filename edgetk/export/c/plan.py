@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from edgetk.core.signature import Signature, TensorSpec
-from edgetk.export.c import elementwise, moves, products, rounding
+from edgetk.export.c import elementwise, hashed, moves, products, rounding, rows
 from edgetk.export.c.graph import Node, read, refuse
 from edgetk.export.c.narrow import narrow
 from edgetk.export.c.planner import Planner
@@ -33,6 +33,7 @@ _VIEWS = frozenset({"Squeeze", "Unsqueeze", "Reshape", "Flatten", "Identity", "D
 
 _RULES: dict[str, Callable[[Planner, Node], Operand]] = {
     **dict.fromkeys(_VIEWS, moves.view),
+    "Shape": moves.shape,
     "Slice": moves.slice_,
     "Gather": moves.gather,
     "Transpose": moves.transpose,
@@ -43,6 +44,12 @@ _RULES: dict[str, Callable[[Planner, Node], Operand]] = {
     "MatMul": products.matmul,
     "Gemm": products.gemm,
     "Conv": products.convolution,
+    "LayerNormalization": rows.layer_norm,
+    "Softmax": rows.softmax,
+    **dict.fromkeys(("ReduceSum", "ReduceMean", "ReduceL2"), rows.reduce),
+    "edgetk.LookupLinear": hashed.lookup,
+    "edgetk.LookupLinearFloat": hashed.lookup,
+    "edgetk.BinaryLinearAttention": hashed.binary_attention,
 }
 
 
@@ -102,7 +109,12 @@ def _elementwise(planner: Planner, node: Node) -> Operand:
     if (biased := products.biased(planner, node)) is not None:
         return biased
     shape = planner.graph.shapes[node.outputs[0]]
-    made = elementwise.build(node, [planner.expressible(name) for name in node.inputs if name], shape)
+    args = [planner.expressible(name) for name in node.inputs if name]
+    for i, arg in enumerate(args):
+        again = node.kind == "Pow" or 1 < arg.size < int(np.prod(shape))  # read more than once: computed before
+        if again and isinstance(arg, Expression):
+            args[i] = planner.memory(arg, node.inputs[i])
+    made = elementwise.build(node, args, shape)
     if planner.graph.uses[node.outputs[0]] == 1:
         return made
     return planner.memory(made, node.outputs[0])

@@ -18,6 +18,7 @@ from edgetk.export.c.steps import (
     FloatDense,
     Memory,
     Operand,
+    Product,
     Segment,
     Weights,
     dequantized,
@@ -41,13 +42,12 @@ def gemm(planner: Planner, node: Node) -> Operand:
 def _product(planner: Planner, node: Node, transposed: bool, bias: np.ndarray | None) -> Operand:
     x, w = (planner.operand(name) for name in node.inputs[:2])
     shape = planner.graph.shapes[node.outputs[0]]
+    if isinstance(w, Constant) and len(w.shape) > 2:
+        return _per_head(planner, node, x, w)
     if not isinstance(w, Weights | Constant) or len(w.shape) != 2:
-        raise refuse("products must have constant weights", f"{node.kind} {node.name}", "export that layer to onnx instead")
+        return _both(planner, node, x, w)
     inputs, outputs = reversed(w.shape) if transposed else w.shape
-    if x.size != inputs:
-        got = f"{node.name} with {x.size // inputs} rows"
-        raise refuse("products must have one row a step", got, "export the stream form")
-    target = planner.buffer(node.outputs[0], outputs)
+    target = planner.buffer(node.outputs[0], x.size // inputs * outputs)
     if bias is not None and bias.size != outputs:
         bias = np.broadcast_to(bias, (outputs,))
     if isinstance(x, Codes) and isinstance(w, Weights):
@@ -68,8 +68,8 @@ def _dense(
     stride = -(-inputs // 4) * 4
     padded = np.zeros((outputs, stride), np.int8)
     padded[:, :inputs] = rows
-    name = _layer(node)
-    planner.count("int8", inputs * outputs)
+    name, count = _layer(node), x.size // inputs
+    planner.count("int8", count * inputs * outputs)
     planner.steps.append(
         Dense(
             target, planner.contiguous(x, name), x.grid.zero, stride,
@@ -77,7 +77,7 @@ def _dense(
             planner.array(f"{name}_sums", rows.astype(np.int32).sum(axis=1, dtype=np.int32), "int32_t"),
             planner.array(f"{name}_scale", _scales(x, scale, outputs), FLOAT),
             None if bias is None else planner.array(f"{name}_bias", bias.astype(np.float32), FLOAT),
-            planner.buffer(f"{name}_scratch", stride, "int16_t"),
+            planner.buffer(f"{name}_scratch", stride, "int16_t"), count,
         )
     )  # fmt: skip
 
@@ -89,15 +89,50 @@ def _scales(x: Codes, scale: np.ndarray, outputs: int) -> np.ndarray:
 
 
 def _float(planner: Planner, node: Node, x: Operand, matrix: np.ndarray, bias: np.ndarray | None, target: Segment) -> None:
-    name = _layer(node)
-    planner.count("float32", matrix.size)
+    name, count = _layer(node), x.size // len(matrix)
+    planner.count("float32", count * matrix.size)
     planner.steps.append(
         FloatDense(
             target, planner.contiguous(planner.memory(x, node.inputs[0]), name),
             planner.array(f"{name}_weights", np.ascontiguousarray(matrix), FLOAT),
-            None if bias is None else planner.array(f"{name}_bias", bias.astype(np.float32), FLOAT),
+            None if bias is None else planner.array(f"{name}_bias", bias.astype(np.float32), FLOAT), count,
         )
     )  # fmt: skip
+
+
+def _per_head(planner: Planner, node: Node, x: Operand, w: Constant) -> Operand:
+    """A product with a constant matrix for each head: x (…, heads, rows, inputs), w (…, heads, inputs, outputs)."""
+    shape = planner.graph.shapes[node.outputs[0]]
+    if int(np.prod(w.shape[:-2])) not in (1, int(np.prod(x.shape[:-2]))):
+        got = f"{node.name} of {list(x.shape)} and {list(w.shape)}"
+        raise refuse("products must have one constant matrix, or one for each head", got, "write it so")
+    source, target = (
+        planner.contiguous(planner.memory(x, node.inputs[0]), node.inputs[0]),
+        planner.buffer(node.outputs[0], int(np.prod(shape))),
+    )
+    matrices = w.array.reshape(-1, *w.shape[-2:]).astype(np.float32)
+    each, made = source.size // len(matrices), target.size // len(matrices)
+    planner.count("float32", source.size * w.shape[-1])
+    for h, matrix in enumerate(matrices):
+        weights = planner.array(f"{_layer(node)}_weights", np.ascontiguousarray(matrix), FLOAT)
+        parts = target.part(h * made, made), source.part(h * each, each)
+        planner.steps.append(FloatDense(*parts, weights, None, each // w.shape[-2]))
+    return Memory((target,), shape)
+
+
+def _both(planner: Planner, node: Node, a: Operand, b: Operand) -> Operand:
+    """A product of two tensors that are both computed, in float32: attention's."""
+    shape = planner.graph.shapes[node.outputs[0]]
+    alike = node.kind == "MatMul" and len(a.shape) == len(b.shape) > 1 and a.shape[:-2] == b.shape[:-2]
+    if not alike or isinstance(a, Constant | Weights) or isinstance(b, Constant | Weights):
+        got = f"{node.kind} {node.name} of {list(a.shape)} and {list(b.shape)}"
+        raise refuse("products must have constant weights, or two computed tensors of as many axes", got, "write it so")
+    rows, inner, columns = a.shape[-2], a.shape[-1], b.shape[-1]
+    target, batch = planner.buffer(node.outputs[0], int(np.prod(shape))), a.size // (rows * inner)
+    sides = [planner.contiguous(planner.memory(v, n), n) for v, n in zip((a, b), node.inputs, strict=True)]
+    planner.count("float32", batch * rows * inner * columns)
+    planner.steps.append(Product(target, sides[0], sides[1], batch, rows, inner, columns))
+    return Memory((target,), shape)
 
 
 def _layer(node: Node) -> str:
@@ -114,7 +149,11 @@ def biased(planner: Planner, node: Node) -> Operand | None:
             continue
         at = next((i for i, s in enumerate(planner.steps) if s.target == product.segments[0]), None)
         step = planner.steps[at] if at is not None else None
-        fits = other.size == product.size and planner.graph.uses[node.inputs[side]] == 1
+        fits = (
+            isinstance(step, Dense | FloatDense)
+            and other.size == product.size // step.rows == product.shape[-1]
+            and planner.graph.uses[node.inputs[side]] == 1
+        )
         if at is None or not isinstance(step, Dense | FloatDense) or step.bias is not None or not fits:
             continue
         sign = np.float32(-1.0 if node.kind == "Sub" else 1.0)
@@ -124,16 +163,17 @@ def biased(planner: Planner, node: Node) -> Operand | None:
     return None
 
 
-def _words(codes: np.ndarray) -> np.ndarray:
+def words(codes: np.ndarray) -> np.ndarray:
     """Filled up with zeros to whole words."""
     return np.pad(codes.reshape(-1), (0, -codes.size % 4))
 
 
 def convolution(planner: Planner, node: Node) -> Operand:
-    """A two-dimensional convolution of codes by int8 weights, dense or depthwise."""
+    """A two-dimensional convolution, dense or depthwise: of codes by int8 weights, or in float32."""
     x, w = (planner.operand(name) for name in node.inputs[:2])
-    if not isinstance(x, Codes) or not isinstance(w, Weights) or w.codes.ndim != 4 or x.shape[0] != 1:
-        raise refuse("convolutions must be quantized, over pictures, at batch 1", node.name, "quantize it, or export to onnx")
+    if not isinstance(w, Weights | Constant) or len(w.shape) != 4 or x.shape[0] != 1:
+        raise refuse("convolutions must be over pictures, at batch 1, with constant weights", node.name, "export it to onnx")
+    in_codes = isinstance(x, Codes) and isinstance(w, Weights)
     get = node.attributes.get
     shape = planner.graph.shapes[node.outputs[0]]
     groups, channels = int(get("group", 1)), x.shape[1]
@@ -141,22 +181,32 @@ def convolution(planner: Planner, node: Node) -> Operand:
     auto = get("auto_pad", b"NOTSET")
     if auto not in (b"NOTSET", "NOTSET") or tuple(get("dilations", (1, 1))) != (1, 1):
         raise refuse("convolutions must have explicit pads and no dilation", node.name, "write the pads out")
-    if groups not in (1, channels) or (groups > 1 and w.codes.shape[0] != channels):
+    if groups not in (1, channels) or (groups > 1 and w.shape[0] != channels):
         raise refuse("convolutions must be dense or depthwise", f"{node.name} with {groups} groups", "split it into layers")
     bias = planner.operand(node.inputs[2]) if len(node.inputs) > 2 else None
     if bias is not None and not isinstance(bias, Constant):
         raise refuse("a bias must be a constant", node.name, "fold it first")
-    outputs, name = w.codes.shape[0], _layer(node)
+    outputs, name = w.shape[0], _layer(node)
     target = planner.buffer(node.outputs[0], int(np.prod(shape)))
-    planner.count("int8", int(np.prod(shape)) * int(np.prod(w.codes.shape[1:])))
+    planner.count("int8" if in_codes else "float32", int(np.prod(shape)) * int(np.prod(w.shape[1:])))
     stored: Array | None = None
     if bias is not None:
         stored = planner.array(f"{name}_bias", bias.array.astype(np.float32).reshape(-1), FLOAT)
+    if isinstance(x, Codes) and isinstance(w, Weights):
+        source, zero, weights = (
+            planner.contiguous(x, name),
+            x.grid.zero,
+            planner.array(f"{name}_weights", words(w.codes), "int8_t"),
+        )
+        scale: Array | None = planner.array(f"{name}_scale", _scales(x, w.scale, outputs), FLOAT)
+    else:
+        values = dequantized(w) if isinstance(w, Weights) else w.array.astype(np.float32)
+        source, zero, scale = planner.contiguous(planner.memory(x, node.inputs[0]), name), 0, None
+        weights = planner.array(f"{name}_weights", values, FLOAT)
     planner.steps.append(
         Convolve(
-            target, planner.contiguous(x, name), x.grid.zero, planner.array(f"{name}_weights", _words(w.codes), "int8_t"),
-            planner.array(f"{name}_scale", _scales(x, w.scale, outputs), FLOAT), stored,
-            (channels, x.shape[2], x.shape[3]), (shape[1], shape[2], shape[3]), (w.codes.shape[2], w.codes.shape[3]),
+            target, source, zero, weights, scale, stored,
+            (channels, x.shape[2], x.shape[3]), (shape[1], shape[2], shape[3]), (w.shape[2], w.shape[3]),
             (int(get("strides", (1, 1))[0]), int(get("strides", (1, 1))[1])), (int(pads[0]), int(pads[1])), groups > 1,
         )
     )  # fmt: skip

@@ -175,7 +175,10 @@ class Copy:
 
 @dataclass(frozen=True, eq=False)
 class Dense:
-    """target = (sum over codes of (x - zero) w) * scale + bias: int8 rows of `stride` bytes, zeros behind `inputs`."""
+    """target = (sum over codes of (x - zero) w) * scale + bias: int8 weights in rows of `stride` bytes, zeros behind `inputs`.
+
+    `rows` inputs lie one after another, and so do the results.
+    """
 
     target: Segment
     source: Segment
@@ -186,27 +189,29 @@ class Dense:
     scale: Array
     bias: Array | None
     scratch: Segment
+    rows: int = 1
 
 
 @dataclass(frozen=True, eq=False)
 class FloatDense:
-    """target = x W + bias in float32, W (inputs, outputs), summed over the inputs in order."""
+    """target = x W + bias in float32, W (inputs, outputs), summed over the inputs in order; `rows` of them."""
 
     target: Segment
     source: Segment
     weights: Array
     bias: Array | None
+    rows: int = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Convolve:
-    """A convolution of codes (channels, height, width) by int8 weights; `groups` is 1 or the number of channels."""
+    """A convolution of (channels, height, width), depthwise or not: codes by int8 weights, or float32 where `scale` is None."""
 
     target: Segment
     source: Segment
     zero: int
     weights: Array
-    scale: Array
+    scale: Array | None
     bias: Array | None
     size_in: tuple[int, int, int]
     size_out: tuple[int, int, int]
@@ -228,7 +233,90 @@ class Lookup:
     codes: Array
 
 
-Step = Loop | Copy | Dense | FloatDense | Convolve | Lookup
+@dataclass(frozen=True, eq=False)
+class Strided:
+    """target[to + i . to_steps] = source[start + i . steps] for all i below `sizes`: parts of tensors, other orders of axes."""
+
+    target: Segment
+    source: Segment
+    sizes: tuple[int, ...]
+    steps: tuple[int, ...]
+    to_steps: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """target = a b of two tensors that are both computed: (batch, rows, inner) times (batch, inner, columns), float32."""
+
+    target: Segment
+    source: Segment
+    other: Segment
+    batch: int
+    rows: int
+    inner: int
+    columns: int
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Each of `rows` rows of x made anew: "layer_norm" (with `weights` and `bias`) or "softmax"."""
+
+    kind: Literal["layer_norm", "softmax"]
+    target: Segment
+    source: Segment
+    rows: int
+    weights: Array | None = None
+    bias: Array | None = None
+    epsilon: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Reduce:
+    """target (outer, inner) = the sum, mean or Euclidean length over the middle axis of x (outer, count, inner)."""
+
+    kind: Literal["sum", "mean", "l2"]
+    target: Segment
+    source: Segment
+    outer: int
+    count: int
+    inner: int
+
+
+@dataclass(frozen=True, eq=False)
+class TableRows:
+    """A memory layer: each of `rows` inputs picks a row of each table by its signs, and adds them up with a weight.
+
+    `tables` (K, 2^bits, outputs): int8 with `scale` (outputs,), or float32 without one. `scratch`: which rows, and their codes.
+    """
+
+    target: Segment
+    source: Segment
+    tables: Array
+    scale: Array | None
+    bias: Array
+    scratch: Segment
+    rows: int
+    bits: int
+    weighting: str
+    temperature: float
+
+
+@dataclass(frozen=True, eq=False)
+class BinaryAttention:
+    """Linear attention on codes of -1, 0 and +1: queries and keys (heads, tokens, bits), values (heads, tokens, width)."""
+
+    target: Segment
+    source: Segment
+    other: Segment
+    values: Segment
+    scratch: Segment
+    heads: int
+    tokens: int
+    bits: int
+    own_token: bool
+
+
+Step = Loop | Copy | Dense | FloatDense | Convolve | Lookup | Strided | Product | Rows | Reduce | TableRows | BinaryAttention
 
 
 @dataclass(frozen=True)
@@ -273,9 +361,10 @@ def reads(step: Step) -> Iterator[Segment]:
     if isinstance(step, Loop):
         yield from segments_of(step.expression)
         return
-    yield step.source
-    if isinstance(step, Dense):
-        yield step.scratch
+    for field in ("source", "other", "values", "scratch"):
+        segment = getattr(step, field, None)
+        if isinstance(segment, Segment):
+            yield segment
 
 
 def arrays(step: Step) -> Iterator[Array]:
@@ -284,7 +373,7 @@ def arrays(step: Step) -> Iterator[Array]:
         for leaf in step.expression.leaves():
             if isinstance(leaf, Constant) and leaf.stored is not None:
                 yield leaf.stored
-    for field in ("weights", "sums", "scale", "bias", "edges", "codes"):
+    for field in ("weights", "sums", "scale", "bias", "edges", "codes", "tables"):
         array = getattr(step, field, None)
         if isinstance(array, Array):
             yield array

@@ -18,6 +18,19 @@ static inline uint32_t edgetk_odd(uint32_t bytes) {
   return made;
 }
 
+/* The lower halves of two words as one, and the upper ones. */
+static inline uint32_t edgetk_low(uint32_t a, uint32_t b) {
+  uint32_t made;
+  __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(made) : "r"(a), "r"(b));
+  return made;
+}
+
+static inline uint32_t edgetk_high(uint32_t a, uint32_t b) {
+  uint32_t made;
+  __asm__("pkhtb %0, %1, %2, asr #16" : "=r"(made) : "r"(b), "r"(a));
+  return made;
+}
+
 static inline uint32_t edgetk_word(const void *at) {
   uint32_t made;
   memcpy(&made, __builtin_assume_aligned(at, 4), sizeof made);

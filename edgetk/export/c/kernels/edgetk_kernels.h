@@ -11,6 +11,11 @@
 #include <stdint.h>
 #include <string.h>
 
+/* A loop over what is left behind whole blocks, which never runs where nothing is left, alarms gcc 12 for sizes it knows. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Waggressive-loop-optimizations"
+#endif
+
 #if defined(EDGETK_PORTABLE)
 #define EDGETK_ISA "portable"
 #elif defined(__AVX512VNNI__) && defined(__AVX512BW__)
@@ -49,6 +54,19 @@ static inline float edgetk_round(float x) {
   const float size = x < 0.0f ? -x : x;
   const float rounded = (x + magic) - magic;
   return size < 4194304.0f ? rounded : x;
+}
+
+static inline float edgetk_sign(float x) { return x > 0.0f ? 1.0f : x < 0.0f ? -1.0f : 0.0f; }
+
+/* The root of x to 1e-7 of its size, 0 where x is not above 0: half the exponent, then Newton's steps. */
+static inline float edgetk_sqrt(float x) {
+  int32_t bits;
+  float y;
+  memcpy(&bits, &x, sizeof bits);
+  bits = 0x1fbd1df5 + (bits >> 1);
+  memcpy(&y, &bits, sizeof y);
+  for (int32_t k = 0; k < 3; k++) y = 0.5f * (y + x / y);
+  return x > 0.0f ? y : 0.0f;
 }
 
 /* e^x to 2e-7 of its size: 2^k by the exponent's bits, e^r by its series, |r| <= ln 2 / 2. */
@@ -191,5 +209,32 @@ static inline void edgetk_convolve(
         *out++ = bias ? y + bias[o] : y;
       }
 }
+
+/* The same in float32. */
+static inline void edgetk_convolve_float(
+    const float *x, const float *weights, const float *bias, const int32_t *in_size, const int32_t *out_size,
+    const int32_t *kernel, const int32_t *stride, const int32_t *pad, int32_t depthwise, float *out) {
+  const int32_t depth = depthwise ? 1 : in_size[0], height = in_size[1], width = in_size[2];
+  for (int32_t o = 0; o < out_size[0]; o++)
+    for (int32_t r = 0; r < out_size[1]; r++)
+      for (int32_t q = 0; q < out_size[2]; q++) {
+        float sum = 0.0f;
+        for (int32_t c = 0; c < depth; c++) {
+          const float *plane = x + (depthwise ? o : c) * height * width;
+          const float *w = weights + (o * depth + c) * kernel[0] * kernel[1];
+          for (int32_t a = 0; a < kernel[0]; a++) {
+            const int32_t row = r * stride[0] - pad[0] + a;
+            if (row < 0 || row >= height) continue;
+            for (int32_t b = 0; b < kernel[1]; b++) {
+              const int32_t column = q * stride[1] - pad[1] + b;
+              if (column >= 0 && column < width) sum += plane[row * width + column] * w[a * kernel[1] + b];
+            }
+          }
+        }
+        *out++ = bias ? sum + bias[o] : sum;
+      }
+}
+
+#include "edgetk_rows.h"
 
 #endif
