@@ -40,8 +40,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from wide_w1_w3 import Reviews, batches, load
 
-from edgetk.models.layers.attention import split_heads
 from edgetk.models.layers.elements import declared, delete
+from edgetk.models.layers.pooled_attention import PooledAttention
 from edgetk.models.wide import VARIANTS, Config, Layer, WideAttention, WideEncoder
 
 ATTENTION = "layers.0.attention"
@@ -67,19 +67,20 @@ def layer_of(net: WideEncoder) -> tuple[Layer, WideAttention]:
 
 
 @torch.no_grad()
-def taken_apart(net: WideEncoder, reviews: Reviews, batch: int = 64) -> Parts:
+def taken_apart(net: WideEncoder, reviews: Reviews, batch: int = 8) -> Parts:
     """What each head adds to the class token of each review."""
-    layer, attention = layer_of(net)
+    _, attention = layer_of(net)
     weight = attention.proj.weight.view(net.config.dim, attention.heads, attention.width)
+    folded: Any = copy.deepcopy(net)  # the same function, much cheaper
+    folded.fold_norms()
+    norm, pooled = folded.layers[0].attention_norm, folded.layers[0].attention
+    assert isinstance(pooled, PooledAttention)
     order, starts, added = [], [], []
     for rows in batches(reviews.lengths, batch, None):
         longest = int(reviews.lengths[rows].max())
         index = torch.from_numpy(rows).to(reviews.tokens.device)
         states, real = net.steps()[0](reviews.tokens[index, :longest])
-        x = layer.attention_norm(states)
-        q = split_heads(attention.to_q(x[:, :1]), attention.heads)
-        k, v = (split_heads(project(x), attention.heads) for project in (attention.to_k, attention.to_v))
-        mixed = attention.mixer(q, k, v, real)[:, :, 0]
+        mixed = pooled.read(norm(states), real).view(len(rows), attention.heads, attention.width)
         starts.append(states[:, 0])
         added.append(torch.einsum("nhd,chd->nhc", mixed, weight))
         order.append(index)

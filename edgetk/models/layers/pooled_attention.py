@@ -43,11 +43,16 @@ class PooledAttention(nn.Module):
         return made.to(query.device)
 
     def forward(self, x: Tensor, real: Tensor | None = None, wanted: int | None = None) -> Tensor:
+        y: Tensor = self.proj(self.read(x, real).transpose(1, 2))
+        return y
+
+    def read(self, x: Tensor, real: Tensor | None = None) -> Tensor:
+        """What the heads read, one after the other: (B, H d, 1)."""
         scores = self.keys(x).transpose(1, 2)
         if real is not None:
             scores = scores + torch.where(real, 0.0, MASKED)[:, None, :].to(scores.dtype)
         pooled = torch.softmax(scores, dim=-1).to(x.dtype) @ x
-        y: Tensor = self.proj(self.values(pooled.flatten(1)[..., None]).transpose(1, 2))
+        y: Tensor = self.values(pooled.flatten(1)[..., None])
         return y
 
 
