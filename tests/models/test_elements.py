@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,14 +23,12 @@ from edgetk.models.layers.elements import (
     Constant,
     Gone,
     Masks,
-    block,
     declared,
     delete,
     macs_of,
     memory_block,
     parameters_of,
 )
-from edgetk.models.layers.groups import Group, rows
 
 TINY = Config(length=12, vocabulary=60, positions=16, dim=24, layers=2, heads=3, ffn=40)
 
@@ -227,37 +227,31 @@ def test_a_lower_order_is_tried_and_taken() -> None:
     assert memory_block(net, net.memory_groups()[0], 1, steps=3).parts[0].last == 6  # type: ignore[operator]
 
 
-class Users(nn.Module):
-    """A user's module with one block, as docs/adding-a-model.md has it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.up, self.down, self.head = nn.Linear(6, 10), nn.Linear(10, 6), nn.Linear(6, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not isinstance(self.down, Gone):
-            x = x + self.down(F.relu(self.up(x)))
-        y: Tensor = self.head(x)
-        return y
-
-    def elements(self, neurons: int = 256) -> tuple[Block, ...]:
-        group = Group("ffn", 10, rows("up", self.up), "down")
-        return (block(self, "ffn", "ffn", 0, group, 4, paths=["up", "down"], bias="down.bias"),)
+def users() -> nn.Module:
+    """The module of docs/axformer.md."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "axformer.md").read_text(encoding="utf-8")
+    (text,) = [t for t in re.findall(r"^```python\n(.*?)^```", page, re.S | re.M) if "class Residual" in t]
+    known: dict[str, Any] = {}
+    exec(text, known)
+    torch.manual_seed(0)
+    made: nn.Module = known["Residual"]().eval()
+    return made
 
 
 def test_a_users_module() -> None:
-    torch.manual_seed(0)
-    net, x = Users().eval(), torch.randn(3, 6)
-    blocks = declared(net)
-    assert [(p.first, p.last, p.parameters) for p in blocks[0].parts] == [(0, 4, 52), (4, 8, 52), (8, 10, 26)]
-    assert blocks[0].parameters == 10 * 6 + 10 + 6 * 10 + 6
-    hidden = F.relu(net.up(x))
-    hidden[:, 4:8] = 0
-    expected = net.head(x + net.down(hidden))
-    delete(net, blocks, {"ffn.1"})
+    net, x = users(), torch.randn(3, 16)
+    blocks = declared(net, neurons=200)
+    assert [(p.first, p.last, p.parameters) for p in blocks[0].parts] == [(0, 200, 6600), (200, 400, 6600), (400, 512, 3696)]
+    assert blocks[0].parameters == 512 * 16 + 512 + 16 * 512 + 16
+    up, down, head = (net.get_submodule(name) for name in ("up", "down", "head"))
+    hidden = F.relu(up(x))
+    hidden[:, 200:400] = 0
+    expected = head(x + down(hidden))
+    delete(net, blocks, {"network.1"})
     torch.testing.assert_close(net(x), expected)
-    delete(net, blocks, {"ffn"})
-    torch.testing.assert_close(net(x), net.head(x))
+    delete(net, declared(net), {"network"})
+    torch.testing.assert_close(net(x), head(x))
+    assert declared(net) == ()
 
 
 def test_errors_say_what_to_do() -> None:
@@ -266,15 +260,15 @@ def test_errors_say_what_to_do() -> None:
         delete(net, declared(net), {"layers.0.ff"})
     with pytest.raises(PreconditionError, match=r"must declare what can be removed by a method elements\(\), got Linear"):
         declared(nn.Linear(1, 1))
-    users = Users()
-    twice = users.elements() * 2
-    users.elements = lambda neurons: twice  # type: ignore[method-assign, misc, assignment]
-    with pytest.raises(PreconditionError, match="a name must belong to one element, got ffn twice"):
-        declared(users)
+    own: Any = users()
+    twice = own.elements() * 2
+    own.elements = lambda neurons: twice
+    with pytest.raises(PreconditionError, match="a name must belong to one element, got network twice"):
+        declared(own)
     late = (Block("ffn", "ffn", 3, 1, 1),)
-    users.elements = lambda neurons: late  # type: ignore[method-assign, misc, assignment]
+    own.elements = lambda neurons: late
     with pytest.raises(PreconditionError, match=r"the step of ffn must be in \[0, 0\], one of the module's steps\(\), got 3"):
-        declared(users)
+        declared(own)
 
 
 def test_what_was_factorized_declares_nothing() -> None:
