@@ -78,6 +78,8 @@ SEARCHES: Mapping[str, Rules] = {
 #: those that A2 and A4 look at, and those that are trained again
 COMPARED = ("accuracy", "size, loss and answers 1 %", "size, answers 1 %, by Taylor")
 AGAIN = ("size, answers 1 %, by Taylor", "size, answers 2 %, by Taylor")
+#: encoders that are more times smaller have nothing left to time
+LEFT = 20.0
 #: samples of a batch; losses are means of batches
 BATCH = 500
 #: epochs where they are fewer than in the DSFormer experiment: five make MRPC's models so sure of themselves that the mean loss
@@ -450,7 +452,8 @@ def latency(args: Any) -> None:
         own = {r["piece"]: r for r in found["rows"] if (r["task"], r["seed"]) == (task, 0)}
         bundle = pretrained(task, 0, args.layers)
         graphs = {}
-        for name in ["base", *[n for n in COMPARED if n in own]]:
+        sizes = [n for n in own if n.startswith("size") and own[n]["ratio"] < LEFT]
+        for name in dict.fromkeys(["base", "accuracy", *sizes[:1], *sizes[-1:]]):
             net: Any = copy.deepcopy(bundle.module)
             if name != "base":
                 delete(net, declared(net), own[name]["removed"], own[name]["hard"])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pass_models
 import pytest
@@ -18,6 +19,7 @@ from edgetk.core.contracts import Split
 from edgetk.core.errors import InputError, PreconditionError, RecipeError
 from edgetk.models import axformer
 from edgetk.models.layers.elements import declared
+from edgetk.passes import _importance
 from edgetk.passes._hierarchical import Rules, Search, Trial
 from edgetk.passes._prefix_cache import PrefixCache
 from edgetk.passes._trials import Trials, batched
@@ -322,3 +324,30 @@ def test_reports_of_other_runs(tmp_path: Path) -> None:
     )
     found = axformer.found_in(path)
     assert len(declared(encoder(**found).module, 16)) == 5
+
+
+class Trainable(Texts):
+    """The same, and a training split that gradients are taken on."""
+
+    augmentations: ClassVar[Mapping[str, Any]] = {"none": None}
+
+    def batches(
+        self, device: torch.device | str, augmentation: Any = None
+    ) -> tuple[Callable[[Tensor], tuple[Tensor, Tensor]], int]:
+        train = self.split("train")
+        return lambda rows: (train.features[rows], F.one_hot(train.labels[rows], 2).float()), len(train.labels)
+
+
+def test_gradients_order_a_search() -> None:
+    bundle = replace(encoder(), data=Trainable())  # type: ignore[arg-type]
+    made = PruneBlocks(goal="size", order="taylor", max_loss=0.3, max_drop=0.0, keep=0, neurons=16, device="cpu")
+    made.check(bundle)
+    _, notes = compressed(made, bundle)
+    blocks = declared(bundle.module, 16)
+    scores = _importance.elements(bundle, blocks, "taylor", 96)
+    sizes = {b.name: b.parameters for b in blocks} | {p.name: p.parameters for b in blocks for p in b.parts}
+    first = min(scores, key=lambda name: scores[name] / sizes[name])
+    assert first in notes["removed"]
+    assert notes["evaluations"] <= 1 + len(scores)
+    with pytest.raises(PreconditionError, match="prune-blocks: taylor needs training data"):
+        made.check(encoder())
