@@ -81,7 +81,7 @@ def taken_apart(net: WideEncoder, reviews: Reviews, batch: int = 8) -> Parts:
         index = torch.from_numpy(rows).to(reviews.tokens.device)
         states, real = net.steps()[0](reviews.tokens[index, :longest])
         mixed = pooled.read(norm(states), real).view(len(rows), attention.heads, attention.width)
-        starts.append(states[:, 0])
+        starts.append(states[:, 0].clone())  # a view would keep all tokens
         added.append(torch.einsum("nhd,chd->nhc", mixed, weight))
         order.append(index)
     place = torch.cat(order).argsort()
