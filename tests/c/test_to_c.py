@@ -11,6 +11,7 @@ import pytest
 from c_graphs import MODEL, build, needs_cc, program, write
 from typer.testing import CliRunner
 
+from edgetk.core.bundle import Bundle
 from edgetk.core.errors import ParityError, PostconditionError, PreconditionError
 from edgetk.export import c_run, to_c
 from edgetk.export.lower import lower
@@ -83,3 +84,13 @@ def test_no_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", os.fspath(tmp_path))
     with pytest.raises(PreconditionError, match=r"c_run: make must be installed, got no such program; install gcc and make"):
         c_run.build(tmp_path)
+
+
+@needs_cc
+def test_a_spiking_network_has_the_bits_of_the_model(spiking: Bundle) -> None:
+    """Every output of whole streams, flush included; its proof allows no difference at all."""
+    (low,) = lower(spiking, HOST, ("stream",))
+    assert low.exact
+    proof = to_c.prove(to_c.project(low, spiking), low, spiking)
+    assert proof is not None
+    assert (proof.passed, proof.max_abs, proof.bound) == (True, 0.0, 0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ import numpy as np
 import onnx
 import pytest
 from cpp_build import Done, require, run
-from test_runner import listened, model, numbers, spoken, write_wav
+from test_runner import listened, made, model, numbers, spoken, write_wav
 from test_runner_errors import said
 
-from edgetk.export import c_run
+from edgetk.export import c_run, to_c
 from edgetk.export.graph import fingerprint
+from edgetk.export.lower import lower
+from edgetk.models import memoryformer
+from edgetk.targets import board
 from edgetk.tasks.speech.detect import Rule
 
 Call = Callable[..., Done]
@@ -83,6 +87,20 @@ def test_file_and_library_name_the_same_graph(project: Path, engine: Path) -> No
     assert named == c_run.load(engine).about["graph_sha256"] == fingerprint(graph)
     graph.graph.initializer[0].raw_data = bytes(len(graph.graph.initializer[0].raw_data))
     assert fingerprint(graph) != named
+
+
+def test_a_model_without_states_runs_at_once_in_c(build: Path, tmp_path: Path) -> None:
+    require("make", "cc")
+    sizes = {"layers": 1, "dim": 16, "heads": 2, "features": 8, "length": 16, "patch": 2, "classes": 5, "bits": 2}
+    bundle = replace(memoryformer.build("base", **sizes), task="")
+    path = made(bundle, tmp_path, "clip")
+    (low,) = lower(bundle, board.load("host"), ("clip",))
+    for name, content in to_c.project(low, bundle).items():
+        (tmp_path / name).write_bytes(content)
+    library = c_run.build(tmp_path)
+    line = run(build / "edgetk_check", "whole", path, tmp_path / "testdata", library).stdout
+    assert line.startswith("outputs.npy: 2 of 2 rows")
+    assert line.endswith(": equal\n")
 
 
 def fake(folder: Path, about: Any) -> Path:
