@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -231,7 +232,8 @@ class Stir:
 
 
 def _steps() -> Any:
-    return Steps(None, lambda bundle: None, Goals(), 0)  # type: ignore[arg-type]
+    costs = SimpleNamespace(workspace=None)
+    return Steps(costs, lambda bundle: None, Goals(), 0)  # type: ignore[arg-type]
 
 
 def test_the_runner_settles_what_a_pass_has_changed(spiking: Bundle) -> None:
