@@ -1,7 +1,7 @@
 """Where tables may stand: what layers read and give, whether the tables have room, and whether they pay on a target.
 
 First-order prediction (Williams et al. 2009, roofline) of one layer for the tokens of one inference: the longer of arithmetic
-and memory traffic, and an overhead for each operator. The native kernel takes 1.2 instructions of NEON for a product, counted
+and memory traffic, and an overhead for each operator. The native kernel takes 1.1 instructions of NEON for a product, counted
 (benchmarks/kernel_instructions.py), two a cycle, which is assumed; it is never faster than float32. Of its tables it reads a
 row for each token and table, but none twice; a dense layer reads all of its weights once. Where the stack has no native kernel,
 the operator's body runs: it gathers rows, writes them as float32 and reads them again.
@@ -26,8 +26,8 @@ from edgetk.tasks.training.loop import call
 #: operators of the body that run on a device, each with its overhead
 BODY_OPERATORS = 14
 FLOAT_BYTES = 4
-#: products of the native kernel in a cycle: two instructions, 1.2 for a product
-KERNEL_MACS_PER_CYCLE = 2 / 1.2
+#: products of the native kernel in a cycle: two instructions, 1.1 for a product
+KERNEL_MACS_PER_CYCLE = 2 / 1.1
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,17 @@ enum { VECTORS = COLUMNS / LANES, AHEAD = 6, LINE = 64 };
 /* spread[i] = 1 + exp(-|x[i]| * steepness), within 2e-7: 2^n by its bits, and a polynomial for what is left. */
 TARGET static void NAME(spread)(const float *x, int64_t n, float steepness, float *spread) {
   const float magic = 12582912.0f; /* 1.5 * 2^23: adding and taking it away rounds to a whole number */
+  const uint32_t EIGHTY = 0x42A00000u, INFINITE = 0x7F800000u, MAGIC = 0x4B400000u; /* 80, infinity and `magic` in bits */
   for (int64_t i = 0; i < n; ++i) {
-    const float size = fabsf(x[i]) * steepness, low = size < 80.0f ? -size : (size >= 80.0f ? -80.0f : size);
-    const float whole = (low * 1.44269504f + magic) - magic;
+    const float size = fabsf(x[i]) * steepness;
+    uint32_t bits; /* at most 80, and NaN as it is, in whole numbers: to compilers a choice of floats may trap, and is a branch */
+    memcpy(&bits, &size, sizeof bits);
+    const uint32_t above = 0u - (uint32_t)((bits > EIGHTY) & (bits <= INFINITE));
+    bits = (bits & ~above) | (EIGHTY & above);
+    float low;
+    memcpy(&low, &bits, sizeof low);
+    low = -low;
+    const float shifted = low * 1.44269504f + magic, whole = shifted - magic;
     const float r = (low - whole * 0.693359375f) + whole * 2.12194440e-4f;
     float y = 1.98756915e-4f;
     y = y * r + 1.39819995e-3f;
@@ -35,7 +43,8 @@ TARGET static void NAME(spread)(const float *x, int64_t n, float steepness, floa
     y = y * r + 1.66666655e-1f;
     y = y * r + 5.00000012e-1f;
     y = (y * r) * r + r + 1.0f;
-    const int32_t bits = ((int32_t)(whole == whole ? whole : 0.0f) + 127) * (1 << 23);
+    memcpy(&bits, &shifted, sizeof bits); /* the lowest ones are the whole number */
+    bits = (bits - MAGIC + 127u) << 23;
     float power;
     memcpy(&power, &bits, sizeof power);
     spread[i] = 1.0f + y * power;
