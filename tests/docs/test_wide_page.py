@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,12 @@ def test_memory_is_that_of_the_result() -> None:
         expected = [part[key][1] for key in ("onnxruntime", "onnxruntime arena", "torch") for part in (once, turns)]
         expected.append(once["torch fused"][1])
         assert [float(cell.split()[0]) for cell in cells] == pytest.approx([x / 1e6 for x in expected], rel=0.02)
+
+
+def test_heads_are_those_of_the_result() -> None:
+    found = json.loads((RESULTS / "wide_w5.json").read_text())
+    for mode in found["modes"].values():
+        line = next(x for x in PAGE.splitlines() if x.startswith(f"| {len(mode['heads'])} | {mode['validation_loss']:.4f}"))
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        median = int(statistics.median(mode["random_test_right"]))
+        assert cells[2:5] == [f"{mode['test_right']:,}", f"{median:,}", f"{mode['parameters']:,}"]
