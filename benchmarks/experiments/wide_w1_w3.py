@@ -17,13 +17,9 @@ batch 64 in place of 20,000 steps of 32, warm-up over a tenth of them, the rate 
 dropout inside attention; batches hold reviews of similar length; the last layer computes the class token only, which is all
 that is read.
 
-Seconds of a job alone on one H100, expected from its arithmetic and memory traffic, not measured:
-
-    w1      1x16 15, 2x8 50, 4x4 80
-    w2      1x48 20, 6x8 110
-    w3      1x16: 15 to 30, performer 60; 4x4: 60 to 90, performer 120, synthesizer 160
-
-All jobs together: about 20 minutes of one H100 and 10 of two.
+Seconds of training, measured with four jobs at a time on one H100 (torch 2.11): w1 1x16 50, 2x8 90, 4x4 160; w2 1x48 55;
+w3 linear and linformer 1x16 70. Expected from arithmetic alone for one job that has the GPU to itself: w1 1x16 15, 2x8 50, 4x4
+80; w2 1x48 20, 6x8 110; w3 1x16 15 to 60, 4x4 60 to 160. All jobs together: about 20 minutes of one H100 and 10 of two.
 """
 
 from __future__ import annotations
