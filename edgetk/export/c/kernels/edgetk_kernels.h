@@ -184,55 +184,44 @@ static inline void edgetk_dense_float(
   for (; first < outputs; first++) EDGETK_COLUMNS(1)
 }
 
-/* A convolution of codes (channels, height, width); where `depthwise`, output channel c reads input channel c only. */
+/* Where a convolution goes: for each of its outputs, `product` is added to `sum` for each `weight` and input `value` that
+ * meet, and `finish` is the output, without its bias. Where `depthwise`, output channel o reads input channel o only. */
+#define EDGETK_CONVOLVE(number, input, product, finish)                                               \
+  const int32_t depth = depthwise ? 1 : in_size[0], height = in_size[1], width = in_size[2];           \
+  for (int32_t o = 0; o < out_size[0]; o++)                                                            \
+    for (int32_t r = 0; r < out_size[1]; r++)                                                          \
+      for (int32_t q = 0; q < out_size[2]; q++) {                                                      \
+        number sum = 0;                                                                                \
+        for (int32_t c = 0; c < depth; c++) {                                                          \
+          const input *plane = x + (depthwise ? o : c) * height * width;                               \
+          for (int32_t a = 0; a < kernel[0]; a++) {                                                    \
+            const int32_t row = r * stride[0] - pad[0] + a;                                            \
+            if (row < 0 || row >= height) continue;                                                    \
+            for (int32_t b = 0; b < kernel[1]; b++) {                                                  \
+              const int32_t column = q * stride[1] - pad[1] + b;                                       \
+              if (column < 0 || column >= width) continue;                                             \
+              const number value = plane[row * width + column];                                        \
+              const number weight = weights[((o * depth + c) * kernel[0] + a) * kernel[1] + b];        \
+              sum += product;                                                                          \
+            }                                                                                          \
+          }                                                                                            \
+        }                                                                                              \
+        const float y = finish;                                                                        \
+        *out++ = bias ? y + bias[o] : y;                                                               \
+      }
+
+/* A convolution of codes (channels, height, width). */
 static inline void edgetk_convolve(
     const uint8_t *x, const int8_t *weights, const float *scale, const float *bias, int32_t zero, const int32_t *in_size,
     const int32_t *out_size, const int32_t *kernel, const int32_t *stride, const int32_t *pad, int32_t depthwise, float *out) {
-  const int32_t depth = depthwise ? 1 : in_size[0], height = in_size[1], width = in_size[2];
-  for (int32_t o = 0; o < out_size[0]; o++)
-    for (int32_t r = 0; r < out_size[1]; r++)
-      for (int32_t q = 0; q < out_size[2]; q++) {
-        int32_t sum = 0;
-        for (int32_t c = 0; c < depth; c++) {
-          const uint8_t *plane = x + (depthwise ? o : c) * height * width;
-          const int8_t *w = weights + (o * depth + c) * kernel[0] * kernel[1];
-          for (int32_t a = 0; a < kernel[0]; a++) {
-            const int32_t row = r * stride[0] - pad[0] + a;
-            if (row < 0 || row >= height) continue;
-            for (int32_t b = 0; b < kernel[1]; b++) {
-              const int32_t column = q * stride[1] - pad[1] + b;
-              if (column >= 0 && column < width) sum += ((int32_t)plane[row * width + column] - zero) * w[a * kernel[1] + b];
-            }
-          }
-        }
-        const float y = (float)sum * scale[o];
-        *out++ = bias ? y + bias[o] : y;
-      }
+  EDGETK_CONVOLVE(int32_t, uint8_t, (value - zero) * weight, (float)sum * scale[o])
 }
 
 /* The same in float32. */
 static inline void edgetk_convolve_float(
     const float *x, const float *weights, const float *bias, const int32_t *in_size, const int32_t *out_size,
     const int32_t *kernel, const int32_t *stride, const int32_t *pad, int32_t depthwise, float *out) {
-  const int32_t depth = depthwise ? 1 : in_size[0], height = in_size[1], width = in_size[2];
-  for (int32_t o = 0; o < out_size[0]; o++)
-    for (int32_t r = 0; r < out_size[1]; r++)
-      for (int32_t q = 0; q < out_size[2]; q++) {
-        float sum = 0.0f;
-        for (int32_t c = 0; c < depth; c++) {
-          const float *plane = x + (depthwise ? o : c) * height * width;
-          const float *w = weights + (o * depth + c) * kernel[0] * kernel[1];
-          for (int32_t a = 0; a < kernel[0]; a++) {
-            const int32_t row = r * stride[0] - pad[0] + a;
-            if (row < 0 || row >= height) continue;
-            for (int32_t b = 0; b < kernel[1]; b++) {
-              const int32_t column = q * stride[1] - pad[1] + b;
-              if (column >= 0 && column < width) sum += plane[row * width + column] * w[a * kernel[1] + b];
-            }
-          }
-        }
-        *out++ = bias ? sum + bias[o] : sum;
-      }
+  EDGETK_CONVOLVE(float, float, value * weight, sum)
 }
 
 #include "edgetk_rows.h"
