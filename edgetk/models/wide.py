@@ -116,7 +116,7 @@ class WideAttention(nn.Module):
         """x (B, N, C), real (B, N) -> (B, N, C), or the first `wanted` tokens of it."""
         if self.turns in (0, self.heads):
             mixed = self._mixed(self._projected(x, wanted), real, wanted, 0)
-        elif not plain(self, *self._layers()):  # layers that passes made have no rows to take: only the scores take turns
+        elif not self._sliceable():  # only the scores take turns
             every = self._projected(x, wanted)
             parts = [tuple(p[:, at : at + self.turns] for p in every) for at in self._starts()]
             turns = [self._mixed(part, real, wanted, at) for part, at in zip(parts, self._starts(), strict=True)]
@@ -132,6 +132,12 @@ class WideAttention(nn.Module):
     def _starts(self) -> range:
         """The first head of each turn."""
         return range(0, self.heads, self.turns)
+
+    def _sliceable(self) -> bool:
+        """Whether rows of the layers may be used by themselves: not of those that passes made, nor while a pass listens to
+        what layers read, which must hear them called."""
+        layers = [getattr(self, name) for name in self._layers()]
+        return plain(self, *self._layers()) and not any(m._forward_hooks or m._forward_pre_hooks for m in layers)
 
     def _layers(self) -> tuple[str, ...]:
         return ("to_q", "to_k", "to_v", "proj") if self.mixer.reads_queries else ("to_v", "proj")

@@ -51,6 +51,7 @@ def draw(tokens: int = LENGTH, seed: int = 0, batch: int = 2) -> tuple[Tensor, T
 def seen(name: str, made: Any, head: int, tokens: int) -> Tensor:
     """(N, N): what token i sees of token j, pair by pair, for mixers that are softmax attention on some pairs."""
     allowed = torch.zeros(tokens, tokens, dtype=torch.bool)
+    blocks = made.seen(-(-tokens // 4)) if name == "bigbird" else []
     for i in range(tokens):
         for j in range(tokens):
             if name == "softmax":
@@ -62,7 +63,7 @@ def seen(name: str, made: Any, head: int, tokens: int) -> Tensor:
             elif name == "sparse":
                 allowed[i, j] = i // 7 == j // 7 if head % 2 == 0 else j % 7 >= 5
             elif name == "bigbird":
-                allowed[i, j] = j // 4 in made.seen(-(-tokens // 4))[i // 4] or i // 4 in (0, -(-tokens // 4) - 1)
+                allowed[i, j] = j // 4 in blocks[i // 4] or i // 4 in (0, -(-tokens // 4) - 1)
     return allowed
 
 
@@ -73,7 +74,7 @@ def reference(name: str, made: Any, q: Tensor, k: Tensor, v: Tensor, real: Tenso
     tokens = q.shape[2]
     for b in range(q.shape[0]):
         for h in range(HEADS):
-            shown = real[b].double()
+            shown, pairs = real[b].double(), seen(name, made, h, tokens)
             if name == "linformer":
                 rows = made.projection[:, :tokens].double()
                 keys, values = rows @ (k[b, h] * shown[:, None]), rows @ (v[b, h] * shown[:, None])
@@ -95,7 +96,7 @@ def reference(name: str, made: Any, q: Tensor, k: Tensor, v: Tensor, real: Tenso
                     y[b, h, i] = sum(weights[j] * v[b, h, j] for j in largest) / weights.sum()
                     continue
                 else:
-                    weights = torch.exp(k[b, h] @ q[b, h, i] / math.sqrt(WIDTH)) * shown * seen(name, made, h, tokens)[i]
+                    weights = torch.exp(k[b, h] @ q[b, h, i] / math.sqrt(WIDTH)) * shown * pairs[i]
                 y[b, h, i] = (weights / weights.sum()) @ v[b, h]
     return y
 

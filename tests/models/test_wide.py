@@ -76,6 +76,18 @@ def test_heads_take_turns_behind_layers_that_passes_made() -> None:
 
 
 @torch.no_grad()
+def test_who_listens_hears_every_layer_of_heads_in_turns() -> None:
+    torch.manual_seed(0)
+    attention, heard = WideAttention(replace(SMALL, turns=1)).eval(), []
+    x = torch.randn(2, 20, 16)
+    before = attention(x)
+    for name in ("to_q", "to_k", "to_v", "proj"):
+        getattr(attention, name).register_forward_pre_hook(lambda *_, name=name: heard.append(name))
+    assert torch.allclose(attention(x), before, atol=1e-5)
+    assert heard == ["to_q", "to_k", "to_v", "proj"]
+
+
+@torch.no_grad()
 def test_a_head_whose_part_of_the_output_is_zero_may_go() -> None:
     torch.manual_seed(0)
     wide = WideAttention(SMALL).eval()
