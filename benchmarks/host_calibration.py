@@ -1,6 +1,6 @@
 """Calibrates this machine and validates it on the zoo: micro-benchmarks and exported models timed in turn, one thread.
 
-    python benchmarks/host_calibration.py [--data FOLDER] [--rounds 15] [-o benchmarks/results/host_calibration.json]
+    python benchmarks/host_calibration.py [--data FOLDER] [--models NAMES] [-o benchmarks/results/host_calibration.json]
                                           [--calibration edgetk/targets/calibrations/FILE.json]
 
 The costs of ONNX Runtime's kernels are fitted to the micro-benchmarks alone; no model of the zoo is in the fit. Then each form
@@ -37,12 +37,13 @@ BOUND = 0.10
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--models", nargs="+", default=list(source.zoo()), help="zoo names that are predicted; default: all")
     parser.add_argument("--rounds", type=int, default=fit_device.ROUNDS)
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/host_calibration.json"))
     parser.add_argument("--calibration", type=Path)
     chosen = parser.parse_args()
     cases = {case.name: (case.model, case.signature) for case in suite.cases()}
-    zoo = dict(graphs(chosen.data))
+    zoo = dict(graphs(chosen.data, chosen.models))
     with calibrate.runners({**cases, **zoo}) as steps:
         timings = {t.name: t for t in fit_device.interleave(steps, chosen.rounds)}
     target = calibrate.with_caches(board.load("host"))
@@ -91,10 +92,10 @@ def main() -> None:
         write(chosen.calibration, found)
 
 
-def graphs(data: Path | None) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Every form of every zoo model as a graph for this machine, in float32 and, where there is data, in int8."""
+def graphs(data: Path | None, models: list[str]) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Every form of some zoo models as a graph for this machine, in float32 and, where there is data, in int8."""
     host = board.load("host")
-    for name in source.zoo():
+    for name in models:
         bundle = replace(source.open_model(name), target=host)
         small = None
         try:

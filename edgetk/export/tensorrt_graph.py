@@ -12,8 +12,8 @@ from edgetk.core.contracts import Lowered
 from edgetk.core.errors import PreconditionError
 from edgetk.core.signature import Signature
 from edgetk.core.target import Stack
-from edgetk.export import graph as graphs
 from edgetk.export import clean, opset, tensorrt_qdq
+from edgetk.export import graph as graphs
 from edgetk.export.lower import static
 from edgetk.export.tensorrt_versions import Version, operators, version_of
 

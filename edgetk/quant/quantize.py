@@ -73,8 +73,8 @@ class Quantize:
             )
         if not self._layers(bundle.module):
             raise PreconditionError(
-                f"quantize: needs a linear, convolution, memory or sparse layer of at least {self.min_weights} weights, got none "
-                f"in {bundle.name}; lower min_weights or leave quantize out"
+                f"quantize: needs a linear, convolution, memory or sparse layer of at least {self.min_weights} weights, "
+                f"got none in {bundle.name}; lower min_weights or leave quantize out"
             )
 
     def __call__(self, bundle: Bundle) -> PassResult:

@@ -32,9 +32,12 @@ COMPRESSED = ("lmuformer-compact",)
 HASHED = ("ecoformer-cifar", "ecoformer-kws")
 #: look-up tables, one seed
 TABLES = ("memoryformer",)
-NAMES = tuple(sorted(TRAINED + COMPRESSED + HASHED + TABLES))
-SPEECH = tuple(name for name in NAMES if name != "ecoformer-cifar")
-LABELS = {name: WORDS_16 if name in SPEECH else CLASSES for name in NAMES}
+#: for other tasks than words
+OTHERS = {"ecoformer-cifar": ("cifar10", CLASSES), "wide-compact": ("imdb-bytes", ("negative", "positive"))}
+NAMES = tuple(sorted({*TRAINED, *COMPRESSED, *HASHED, *TABLES, *OTHERS}))
+SPEECH = tuple(name for name in NAMES if name not in OTHERS)
+TASKS = {name: OTHERS.get(name, ("speech-commands", WORDS_16)) for name in NAMES}
+LABELS = {name: labels for name, (_, labels) in TASKS.items()}
 
 
 def read_card(name: str) -> dict[str, Any]:
@@ -60,7 +63,7 @@ def test_card_describes_the_file(name: str) -> None:
     }
     assert card["parameters"] == sum(p.numel() for p in bundle.module.parameters())
     assert tuple(card["labels"]) == bundle.labels == LABELS[name]
-    assert card["task"] == bundle.task == ("speech-commands" if name in SPEECH else "cifar10")
+    assert card["task"] == bundle.task == TASKS[name][0]
     assert card["macs"] == macs(bundle)
     assert not is_untrained(bundle)
 
@@ -177,6 +180,15 @@ def test_the_page_on_tables_has_the_accuracy_of_the_card_and_of_the_same_network
     assert (WEIGHTS / "memoryformer.safetensors").stat().st_size <= 3e6
     for figures in (card["accuracy"]["test"], card["training"]["dense_accuracy"]["test"]):
         assert f"{100 * figures['top1']:.2f}" in page
+
+
+def test_the_wide_layer_has_the_heads_that_its_page_says() -> None:
+    card, bundle = read_card("wide-compact"), open_model("wide-compact")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "wide.md").read_text(encoding="utf-8")
+    assert [record.name for record in bundle.lineage] == ["prune-blocks", "fold"]
+    assert card["training"]["heads"] == [0, 4, 10, 12]
+    assert f"{100 * card['accuracy']['test']['top1']:.2f}" in page
+    assert (WEIGHTS / "wide-compact.safetensors").stat().st_size <= 3e6
 
 
 @pytest.mark.parametrize("name", SPEECH)

@@ -33,7 +33,9 @@ def export(
     ] = None,
     c: Annotated[
         Path | None,
-        typer.Option("--c", metavar="FOLDER", help="Write one step (or one whole input) as C99 for microcontrollers.", show_default=False),
+        typer.Option(
+            "--c", metavar="FOLDER", help="Write one step (or one whole input) as C99 for microcontrollers.", show_default=False
+        ),
     ] = None,
     task: Annotated[str | None, typer.Option("--task", help="What the model is for, where it does not say.")] = None,
     folder: shared.DataFolder = None,
