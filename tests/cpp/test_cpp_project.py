@@ -23,6 +23,7 @@ from edgetk.core.artifact import Parity
 from edgetk.core.signature import Signature, TensorSpec
 from edgetk.export import cpp_project, operators, parity
 from edgetk.export.operators import SOURCES
+from edgetk.tasks.speech.detect import Rule
 from edgetk.toolkit import source
 from edgetk.toolkit.cli import app
 from edgetk.toolkit.tiny import TinyNet, tiny_bundle
@@ -80,6 +81,15 @@ def test_sources_of_the_package_are_the_project(project: Path) -> None:
     assert "| look-ahead | 50 ms |" in sources["README.md"].decode()
     written = {p.relative_to(project).as_posix() for p in project.rglob("*") if p.is_file()} - {".done"}
     assert {name for name in written if not name.startswith(("model/", "testdata/"))} == set(sources)
+
+
+def test_the_detector_begins_with_the_settings_of_pythons() -> None:
+    rule, header = Rule(), (EXAMPLE / "include" / "edgetk" / "detector.hpp").read_text()
+    usage = (EXAMPLE / "main.cpp").read_text()
+    for name in ("window", "threshold", "hold", "refractory"):
+        value = getattr(rule, name)
+        assert re.search(rf"(int|double) {name} = {value:g};", header), name
+        assert re.search(rf"--{name} .*\({value:g}\)", usage), name
 
 
 def test_the_example_is_what_edgetk_writes_for_lmuformer() -> None:

@@ -19,10 +19,10 @@ namespace edgetk {
 
 /// Settings of a detector; the unit of time is one step.
 struct Rule {
-  int window = 50;                      ///< rows whose scores are averaged
-  double threshold = 0.8;               ///< probability from which on a word counts
-  int hold = 1;                         ///< steps in a row that must count for the same word
-  int refractory = 100;                 ///< fewest steps between two detections
+  int window = 60;                      ///< rows whose scores are averaged
+  double threshold = 0.95;              ///< probability from which on a word counts
+  int hold = 5;                         ///< steps in a row that must count for the same word
+  int refractory = 150;                 ///< fewest steps between two detections
   std::vector<std::string> words = {};  ///< the words to watch; empty for all labels
 };
 
