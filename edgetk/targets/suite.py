@@ -1,8 +1,8 @@
 """Micro-benchmark suite: small graphs of known work, whose times on a device tell what its stack's kernels cost.
 
-Each case is a chain of operators of one kind, with a cheap addition between them where a runtime would merge them. Sizes are
-spread over what small networks use; none is taken from a model of the zoo. Weights of a chain are distinct, so that a long one
-does not stay in the smallest cache.
+Most cases are chains of operators of one kind, with a cheap addition between them where a runtime would merge them; the others
+are small random networks (`suite_networks`). Sizes are spread over what small networks use; none is taken from a model of the
+zoo. Weights of a chain are distinct, so that a long one does not stay in the smallest cache.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from edgetk.targets.suite_chain import Case, Chain, Shape, case, floats
+from edgetk.targets.suite_networks import networks
 
 #: how many times an operator stands in its chain
 COPIES = 6
@@ -47,6 +48,10 @@ _TRANSPOSED: tuple[tuple[Shape, Shape], ...] = (
     ((1, 400, 8, 48), (0, 2, 1, 3)),
     ((1, 2000, 100), (0, 2, 1)),
 )
+#: tokens that choose rows of a table as wide as they are
+_CHOSEN: tuple[Shape, ...] = ((1, 12, 48), (1, 50, 96), (1, 300, 40), (1, 700, 280))
+#: rows of a table
+_ROWS = 64
 #: operators of one input, and their attributes
 _PLAIN: Mapping[str, Mapping[str, Any]] = {
     **{kind: {} for kind in "Sqrt Exp Erf Sigmoid Tanh Neg Abs Sign Round Floor Reciprocal Relu".split()},  # noqa: SIM905
@@ -56,7 +61,8 @@ _PLAIN: Mapping[str, Mapping[str, Any]] = {
 
 def cases() -> tuple[Case, ...]:
     """The whole suite, in an order that does not depend on anything."""
-    return (*_tensors(), *_products(), *_convolutions(), *_attention(), *_elements(), *_moves(), *_loops())
+    chains = (*_tensors(), *_products(), *_convolutions(), *_attention(), *_elements(), *_moves(), *_loops())
+    return (*chains, *networks())
 
 
 def _tensors() -> Iterator[Case]:
@@ -144,7 +150,7 @@ def _elements() -> Iterator[Case]:
     writers |= {f"{kind} of a vector": partial(_with_vector, kind=kind) for kind in ("Add", "Mul")}
     writers |= {f"{kind} of two": partial(_with_input, kind=kind) for kind in ("Add", "Mul", "Sub", "Div", "Max")}
     writers |= {kind: partial(_reduced, kind=kind) for kind in ("ReduceMean", "ReduceL2", "ReduceSum")}
-    writers |= {"Clip": _clip, "Where": _where, "Cast": _cast, "QuantizeLinear": _quantize, "Gelu": _gelu}
+    writers |= {"Clip": _clip, "Where": _where, "Cast": _cast, "QuantizeLinear": _quantize, "Gelu": Chain.gelu}
     writers |= {"LayerNormalization": _normalize, "SkipLayerNormalization": _normalize_sum}
     for size in _SIZES:
         for name, write in writers.items():
@@ -200,15 +206,6 @@ def _normalize_sum(chain: Chain) -> None:
     _normalize(chain)
 
 
-def _gelu(chain: Chain) -> None:
-    value = chain.last
-    chain.add("Div", chain.constant(2**0.5))
-    chain.add("Erf")
-    chain.add("Add", chain.constant(1.0))
-    chain.add("Mul", value)
-    chain.add("Mul", chain.constant(0.5))
-
-
 def _moves() -> Iterator[Case]:
     for size in _SIZES:
         yield _repeated("Concat", size, _halves)
@@ -218,6 +215,9 @@ def _moves() -> Iterator[Case]:
         yield _repeated("Pad", size, _pad)
         yield _repeated("Expand", size, _expand)
         yield _repeated("Gather", size, _gather)
+    for size in _CHOSEN:
+        yield _repeated("ArgMax", size, _largest)
+        yield _repeated("Gather of rows", size, _rows)
     for size, order in _TRANSPOSED:
         yield _repeated("Transpose", size, partial(_transpose, order=order))
 
@@ -253,6 +253,22 @@ def _expand(chain: Chain) -> None:
 def _gather(chain: Chain) -> None:
     chain.add("Gather", chain.constant(np.array(0, np.int64)), axis=1)
     chain.add("Unsqueeze", chain.integers(1))
+    chain.add("Add", "x")
+
+
+def _largest(chain: Chain) -> None:
+    chain.add("ArgMax", axis=-1, keepdims=1)
+    chain.add("Cast", to=TensorProto.FLOAT)
+    chain.add("Add", "x")
+
+
+def _rows(chain: Chain) -> None:
+    """Each token takes the row that its largest number, of the first ones, names."""
+    table = chain.constant(chain.weights(_ROWS, chain.shape[-1]))
+    chain.slice(0, min(_ROWS, chain.shape[-1]))
+    chosen = chain.add("ArgMax", axis=-1, keepdims=0)
+    chain.last = table
+    chain.add("Gather", chosen, axis=0)
     chain.add("Add", "x")
 
 

@@ -91,6 +91,15 @@ class Chain:
         """An addition that keeps neighbours apart."""
         self.add("Add", self.constant(0.01))
 
+    def gelu(self) -> None:
+        """x / 2 (1 + erf(x / sqrt 2)), written out as exporters do."""
+        value = self.last
+        self.add("Div", self.constant(2**0.5))
+        self.add("Erf")
+        self.add("Add", self.constant(1.0))
+        self.add("Mul", value)
+        self.add("Mul", self.constant(0.5))
+
     def reshape(self, *shape: int) -> None:
         self.add("Reshape", self.integers(*shape))
 
