@@ -22,17 +22,13 @@ percentile of the calls.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+from in_turns import Contender, conditions, session, take_turns, write
 
 from edgetk.export import functions, operators
 from edgetk.targets import machine
@@ -121,37 +117,9 @@ def aligned(x: np.ndarray) -> ort.OrtValue:
     return ort.OrtValue.ortvalue_from_numpy(copy)
 
 
-class Contender:
-    """A session with bound inputs and a bound output."""
-
-    def __init__(self, text: str, feeds: dict[str, np.ndarray], heads: int, library: Path | None = None, isa: str = "") -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        os.environ[operators.ISA_ENVIRONMENT] = isa
-        if library is not None:
-            operators.register(options, library)
-        content = model_of(text, heads).SerializeToString()
-        self.session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        self.binding = self.session.io_binding()
-        self.inputs = [(name, aligned(value)) for name, value in feeds.items()]
-        for name, value in self.inputs:
-            self.binding.bind_ortvalue_input(name, value)
-        shape = feeds["v"].shape
-        self.output = aligned(np.zeros(shape, np.float32))
-        self.binding.bind_ortvalue_output("y", self.output)
-        self.samples: list[float] = []
-
-    def call(self) -> float:
-        start = time.perf_counter()
-        self.session.run_with_iobinding(self.binding)
-        return time.perf_counter() - start
-
-    def turn(self) -> None:
-        times = [self.call()]
-        while sum(times) < TURN_S:
-            times.append(self.call())
-        self.samples += times[1:] if len(times) > 2 else times
+def entry(text: str, feeds: dict[str, np.ndarray], heads: int, library: Path | None = None, isa: str = "") -> Contender:
+    bound = {name: aligned(value) for name, value in feeds.items()}
+    return Contender(session(model_of(text, heads), library, isa), bound, aligned(np.zeros(feeds["v"].shape, np.float32)))
 
 
 def contenders(tokens: int, heads: int, library: Path) -> dict[str, Contender]:
@@ -169,16 +137,16 @@ def contenders(tokens: int, heads: int, library: Path) -> dict[str, Contender]:
     hashed |= {"A": normal(1, heads, ANCHORS, BITS), "v": v}
     scaled = np.ascontiguousarray(k.transpose(0, 1, 3, 2)), q / np.float32(WIDTH**0.5)
     made = {
-        "softmax": Contender(SOFTMAX, {"q": scaled[1], "k": scaled[0], "v": v}, heads),
-        "fused softmax": Contender(FUSED, rows, heads),
-        "linear": Contender(LINEAR, {"q": np.abs(q), "k": np.abs(k), "v": v}, heads),
-        "elu + linear": Contender(ELU_LINEAR, {"q": q, "k": k, "v": v}, heads),
-        "body": Contender(BINARY, {"codes": codes, "v": v}, heads),
+        "softmax": entry(SOFTMAX, {"q": scaled[1], "k": scaled[0], "v": v}, heads),
+        "fused softmax": entry(FUSED, rows, heads),
+        "linear": entry(LINEAR, {"q": np.abs(q), "k": np.abs(k), "v": v}, heads),
+        "elu + linear": entry(ELU_LINEAR, {"q": q, "k": k, "v": v}, heads),
+        "body": entry(BINARY, {"codes": codes, "v": v}, heads),
     }
     isas = operators.isas(library)
     for isa in isas:
-        made[f"native {isa}"] = Contender(BINARY, {"codes": codes, "v": v}, heads, library, isa)
-    made[f"hash + native {isas[0]}"] = Contender(HASHED, hashed, heads, library, isas[0])
+        made[f"native {isa}"] = entry(BINARY, {"codes": codes, "v": v}, heads, library, isa)
+    made[f"hash + native {isas[0]}"] = entry(HASHED, hashed, heads, library, isas[0])
     check(made, isas)
     return made
 
@@ -187,22 +155,16 @@ def check(made: dict[str, Contender], isas: tuple[str, ...]) -> None:
     """What is compared computes the same: both softmaxes, and the operator with and without its kernels."""
     for contender in made.values():
         contender.call()
-    softmax, fused, body = (made[name].output.numpy() for name in ("softmax", "fused softmax", "body"))
+    softmax, fused, body = (made[name].y.numpy() for name in ("softmax", "fused softmax", "body"))
     heads, tokens = softmax.shape[1:3]
     np.testing.assert_allclose(fused.reshape(1, tokens, heads, WIDTH).transpose(0, 2, 1, 3), softmax, rtol=0, atol=1e-5)
     for isa in isas:
-        np.testing.assert_allclose(made[f"native {isa}"].output.numpy(), body, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(made[f"native {isa}"].y.numpy(), body, rtol=0, atol=1e-5)
 
 
 def measure(tokens: int, heads: int, library: Path, seconds: float) -> dict[str, Any]:
     made = contenders(tokens, heads, library)
-    for contender in made.values():
-        for _ in range(WARMUP):
-            contender.call()
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        for contender in made.values():
-            contender.turn()
+    take_turns(made, seconds, WARMUP, TURN_S)
     rows: dict[str, Any] = {}
     for name, contender in made.items():
         times = contender.samples
@@ -229,27 +191,9 @@ def main() -> None:
             times = [f"{1e6 * row[key]:9.1f}" for key in ("median_s", "p95_s")]
             ratios = [f"{value:8.2f}" for value in row["times_faster_than"].values()]
             print(f"  {name:22}", *times, f"{row['n']:6}", *ratios, flush=True)
-    report = {
-        "what": __doc__,
-        "conditions": {
-            "cpu": machine.cpu_model(),
-            "cores": machine.cores(),
-            "bound_to": sorted(os.sched_getaffinity(0)),
-            "threads": 1,
-            "load_average_before": before,
-            "load_average_after": machine.load_average(),
-            "warmup": WARMUP,
-            "turn_s": TURN_S,
-            "seconds_per_shape": args.seconds,
-            "inputs": "normal numbers, codes their signs, seed 0",
-            "onnxruntime": ort.__version__,
-            "python": platform.python_version(),
-            "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
-        "shapes": shapes,
-    }
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    inputs = "normal numbers, codes their signs, seed 0"
+    more = {"warmup": WARMUP, "turn_s": TURN_S, "seconds_per_shape": args.seconds, "inputs": inputs}
+    write(args.output, {"what": __doc__, "conditions": conditions(before, **more), "shapes": shapes})
 
 
 if __name__ == "__main__":

@@ -20,17 +20,12 @@ of about 3 ms, and the first call of a turn is left out where it has more than t
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
+from in_turns import Contender, conditions, session, take_turns, values, write
 
 from edgetk.export import functions, operators
 from edgetk.models.layers.dense_sparse import Group
@@ -60,34 +55,9 @@ TEXTS = {
 }
 
 
-class Contender:
-    """A session with bound input and output."""
-
-    def __init__(self, model: onnx.ModelProto, x: np.ndarray, outputs: int, library: Path | None = None, isa: str = "") -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        os.environ[operators.ISA_ENVIRONMENT] = isa
-        if library is not None:
-            operators.register(options, library)
-        self.session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        self.binding = self.session.io_binding()
-        self.x = ort.OrtValue.ortvalue_from_numpy(x)
-        self.y = ort.OrtValue.ortvalue_from_numpy(np.zeros((*x.shape[:-1], outputs), np.float32))
-        self.binding.bind_ortvalue_input("x", self.x)
-        self.binding.bind_ortvalue_output("y", self.y)
-        self.samples: list[float] = []
-
-    def call(self) -> float:
-        start = time.perf_counter()
-        self.session.run_with_iobinding(self.binding)
-        return time.perf_counter() - start
-
-    def turn(self) -> None:
-        times = [self.call()]
-        while sum(times) < TURN_S:
-            times.append(self.call())
-        self.samples += times[1:] if len(times) > 2 else times
+def entry(model: onnx.ModelProto, x: np.ndarray, outputs: int, library: Path | None = None, isa: str = "") -> Contender:
+    bound = values({"x": x, "y": np.zeros((*x.shape[:-1], outputs), np.float32)})
+    return Contender(session(model, library, isa), bound, bound["y"])
 
 
 def model_of(text: str, tensors: dict[str, np.ndarray], width: int) -> onnx.ModelProto:
@@ -133,11 +103,11 @@ def contenders(group: Group, tokens: int, library: Path) -> dict[str, Contender]
     tensors = tensors_of(group, rng)
     x = rng.standard_normal((1, tokens, group.short), dtype=np.float32)
     models = {name: model_of(text, tensors, group.rank) for name, text in TEXTS.items()}
-    made = {name: Contender(models[name], x, group.lines) for name in ("dense", "int8", "low rank")}
-    made["body"] = Contender(models["dense sparse"], x, group.lines)
+    made = {name: entry(models[name], x, group.lines) for name in ("dense", "int8", "low rank")}
+    made["body"] = entry(models["dense sparse"], x, group.lines)
     for isa in operators.isas(library):
-        made[f"native {isa}"] = Contender(models["dense sparse"], x, group.lines, library, isa)
-    made["int8 pair"] = Contender(models["int8 pair"], x, group.lines, library)
+        made[f"native {isa}"] = entry(models["dense sparse"], x, group.lines, library, isa)
+    made["int8 pair"] = entry(models["int8 pair"], x, group.lines, library)
     for contender in made.values():
         contender.call()
     exact = made["dense"].y.numpy()
@@ -150,13 +120,7 @@ def contenders(group: Group, tokens: int, library: Path) -> dict[str, Contender]
 
 def measure(group: Group, tokens: int, library: Path, seconds: float) -> dict[str, Any]:
     made = contenders(group, tokens, library)
-    for contender in made.values():
-        for _ in range(WARMUP):
-            contender.call()
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        for contender in made.values():
-            contender.turn()
+    take_turns(made, seconds, WARMUP, TURN_S)
     rows: dict[str, Any] = {}
     dense = float(np.median(made["dense"].samples))
     macs_ratio = group.short * group.lines / group.macs
@@ -190,27 +154,8 @@ def main() -> None:
                 times = [f"{1e6 * row[key]:9.1f}" for key in ("median_s", "p95_s")]
                 share = f"{row['share_of_macs_ratio']:6.2f}" if "share_of_macs_ratio" in row else ""
                 print(f"  {name:18}", *times, f"{row['n']:6}", f"{row['times_faster_than_dense']:6.2f}", share, flush=True)
-    report = {
-        "what": __doc__,
-        "conditions": {
-            "cpu": machine.cpu_model(),
-            "cores": machine.cores(),
-            "bound_to": sorted(os.sched_getaffinity(0)),
-            "threads": 1,
-            "load_average_before": before,
-            "load_average_after": machine.load_average(),
-            "warmup": WARMUP,
-            "turn_s": TURN_S,
-            "seconds_per_shape": args.seconds,
-            "inputs": "normal numbers, seed 0",
-            "onnxruntime": ort.__version__,
-            "python": platform.python_version(),
-            "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
-        "shapes": shapes,
-    }
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    more = {"warmup": WARMUP, "turn_s": TURN_S, "seconds_per_shape": args.seconds, "inputs": "normal numbers, seed 0"}
+    write(args.output, {"what": __doc__, "conditions": conditions(before, **more), "shapes": shapes})
 
 
 if __name__ == "__main__":

@@ -19,17 +19,12 @@ of a turn is left out where it has more than two. Median, 95th percentile and fa
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
+from in_turns import Contender, conditions, session, take_turns, values, write
 
 from edgetk.export import functions, operators
 from edgetk.models.layers.hard_attention import KEEP, product_macs
@@ -50,38 +45,12 @@ TEXTS = {
 }
 
 
-class Contender:
-    """A session with bound inputs and a bound output."""
-
-    def __init__(self, kind: str, tensors: dict[str, np.ndarray], library: Path | None = None, isa: str = "") -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        os.environ[operators.ISA_ENVIRONMENT] = isa
-        if library is not None:
-            operators.register(options, library)
-        inputs, body = TEXTS[kind].split(" => ")
-        header = '<ir_version: 8, opset_import: ["" : 17, "edgetk" : 1]>'
-        model = functions.attach(onnx.parser.parse_model(f"{header} main ({inputs}) => (float[1, H, N, d] y) {{ {body} }}"))
-        self.session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        self.binding = self.session.io_binding()
-        self.inputs = [(i.name, ort.OrtValue.ortvalue_from_numpy(tensors[i.name])) for i in self.session.get_inputs()]
-        for name, value in self.inputs:
-            self.binding.bind_ortvalue_input(name, value)
-        self.y = ort.OrtValue.ortvalue_from_numpy(np.zeros_like(tensors["v"]))
-        self.binding.bind_ortvalue_output("y", self.y)
-        self.samples: list[float] = []
-
-    def call(self) -> float:
-        start = time.perf_counter()
-        self.session.run_with_iobinding(self.binding)
-        return time.perf_counter() - start
-
-    def turn(self) -> None:
-        times = [self.call()]
-        while sum(times) < TURN_S:
-            times.append(self.call())
-        self.samples += times[1:] if len(times) > 2 else times
+def entry(kind: str, tensors: dict[str, np.ndarray], library: Path | None = None, isa: str = "") -> Contender:
+    inputs, body = TEXTS[kind].split(" => ")
+    header = '<ir_version: 8, opset_import: ["" : 17, "edgetk" : 1]>'
+    model = functions.attach(onnx.parser.parse_model(f"{header} main ({inputs}) => (float[1, H, N, d] y) {{ {body} }}"))
+    bound = values({**tensors, "y": np.zeros_like(tensors["v"])})
+    return Contender(session(model, library, isa), bound, bound["y"])
 
 
 def contenders(tokens: int, heads: int, width: int, library: Path) -> dict[str, Contender]:
@@ -92,10 +61,10 @@ def contenders(tokens: int, heads: int, width: int, library: Path) -> dict[str, 
     scores = np.exp(q @ keys)
     tensors = {"q": q, "k": keys, "v": v, "w": scores / scores.sum(-1, keepdims=True)}
     isas = operators.isas(library)
-    made = {"dense": Contender("dense", tensors), "body": Contender("hard", tensors)}
-    made |= {f"native {isa}": Contender("hard", tensors, library, isa) for isa in isas}
-    made["whole dense"] = Contender("whole dense", tensors)
-    made[f"whole hard {isas[0]}"] = Contender("whole hard", tensors, library, isas[0])
+    made = {"dense": entry("dense", tensors), "body": entry("hard", tensors)}
+    made |= {f"native {isa}": entry("hard", tensors, library, isa) for isa in isas}
+    made["whole dense"] = entry("whole dense", tensors)
+    made[f"whole hard {isas[0]}"] = entry("whole hard", tensors, library, isas[0])
     for contender in made.values():
         contender.call()
     for name, contender in made.items():  # what is compared computes the same
@@ -106,13 +75,7 @@ def contenders(tokens: int, heads: int, width: int, library: Path) -> dict[str, 
 
 def measure(tokens: int, heads: int, width: int, library: Path, seconds: float) -> dict[str, Any]:
     made = contenders(tokens, heads, width, library)
-    for contender in made.values():
-        for _ in range(WARMUP):
-            contender.call()
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        for contender in made.values():
-            contender.turn()
+    take_turns(made, seconds, WARMUP, TURN_S)
     rows: dict[str, Any] = {}
     for name, contender in made.items():
         times = contender.samples
@@ -141,28 +104,9 @@ def main() -> None:
         for name, row in shapes[-1]["rows"].items():
             times = [f"{1e6 * row[key]:10.1f}" for key in ("median_s", "p95_s", "fastest_s")]
             print(f"  {name:20}", *times, f"{row['n']:6} {row['times_faster_than_dense']:7.2f}", flush=True)
-    report = {
-        "what": __doc__,
-        "conditions": {
-            "cpu": machine.cpu_model(),
-            "cores": machine.cores(),
-            "bound_to": sorted(os.sched_getaffinity(0)),
-            "threads": 1,
-            "load_average_before": before,
-            "load_average_after": machine.load_average(),
-            "remark": args.remark,
-            "warmup": WARMUP,
-            "turn_s": TURN_S,
-            "seconds_per_shape": args.seconds,
-            "inputs": "softmax of normal queries times normal keys, scores of standard deviation 2, seed 0",
-            "onnxruntime": ort.__version__,
-            "python": platform.python_version(),
-            "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
-        "shapes": shapes,
-    }
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    inputs = "softmax of normal queries times normal keys, scores of standard deviation 2, seed 0"
+    more = {"remark": args.remark, "warmup": WARMUP, "turn_s": TURN_S, "seconds_per_shape": args.seconds, "inputs": inputs}
+    write(args.output, {"what": __doc__, "conditions": conditions(before, **more), "shapes": shapes})
 
 
 if __name__ == "__main__":

@@ -18,18 +18,15 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import json
-import os
-import platform
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+from in_turns import conditions, session, write
 
 from edgetk.export import functions, operators
 from edgetk.targets import machine
@@ -95,12 +92,7 @@ class Contender:
     """A session that is given another input at every call."""
 
     def __init__(self, model: onnx.ModelProto, inputs: np.ndarray, library: Path | None = None) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        if library is not None:
-            operators.register(options, library)
-        self.session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        self.session = session(model, library)
         self.inputs = [ort.OrtValue.ortvalue_from_numpy(x) for x in inputs]
         self.binding = self.session.io_binding()
         self.next = 0
@@ -226,29 +218,9 @@ def main() -> None:
                 times = [f"{1e6 * row[key]:9.1f}" for key in ("median_s", "p5_s", "p95_s")]
                 ratios = [f"{value:8.2f}" for value in row.get("times_faster_than", {}).values()]
                 print(f"  {name:16}", *times, f"{row['n']:6}", *ratios, flush=True)
-    report = {
-        "what": __doc__,
-        "conditions": {
-            "cpu": machine.cpu_model(),
-            "cores": machine.cores(),
-            "bound_to": sorted(os.sched_getaffinity(0)),
-            "threads": 1,
-            "isa": operators.isas(library)[0],
-            "load_average_before": before,
-            "load_average_after": machine.load_average(),
-            "flush": args.flush,
-            "warmup": WARMUP,
-            "turn_s": TURN_S,
-            "seconds_per_shape": args.seconds,
-            "inputs": "normal numbers, seed 0, another one at each call",
-            "onnxruntime": ort.__version__,
-            "python": platform.python_version(),
-            "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
-        "shapes": shapes,
-    }
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    more = {"isa": operators.isas(library)[0], "flush": args.flush, "warmup": WARMUP, "turn_s": TURN_S}
+    more |= {"seconds_per_shape": args.seconds, "inputs": "normal numbers, seed 0, another one at each call"}
+    write(args.output, {"what": __doc__, "conditions": conditions(before, **more), "shapes": shapes})
 
 
 if __name__ == "__main__":
