@@ -45,7 +45,8 @@ from dsformer_d1_d2 import RECIPES, TokenData, pretrained, rounded, schedule
 from torch import Tensor, nn
 
 from edgetk.core.bundle import Bundle, PassRecord
-from edgetk.models.layers.elements import Block, Masks, declared, delete, macs_of, parameters_of
+from edgetk.models.layers.elements import Block, declared, macs_of, parameters_of
+from edgetk.models.layers.removal import Masks, delete
 from edgetk.passes._hierarchical import Found, Rules, Search
 from edgetk.passes._importance import elements, least
 from edgetk.passes._trials import Trials, batched

@@ -40,8 +40,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from wide_w1_w3 import Reviews, batches, load
 
-from edgetk.models.layers.elements import declared, delete
+from edgetk.models.layers.elements import declared
 from edgetk.models.layers.pooled_attention import PooledAttention
+from edgetk.models.layers.removal import delete
 from edgetk.models.wide import VARIANTS, Config, Layer, WideAttention, WideEncoder
 
 ATTENTION = "layers.0.attention"

@@ -53,7 +53,6 @@ def describe(
         "labels": "\n".join(bundle.labels),
         "front_end": dict(front_end),
         "sample_rate": front_end.get("sample_rate", ""),
-        "graph_sha256": fingerprint(lowered.graph),
         "parity": "bit-exact" if lowered.exact and lowered.reference is not None else "",
         **{key: facts[key] for key in FACTS if key in facts},
         **{key: facts[key][lowered.form] for key in FORM_FACTS if lowered.form in facts.get(key, {})},
@@ -68,7 +67,7 @@ def describe(
 
 
 def write(model: onnx.ModelProto, entries: Mapping[str, str]) -> onnx.ModelProto:
-    """A copy of `model` with `entries` added (same keys replaced), in sorted order.
+    """A copy of `model` with `entries` and the hash of its graph added (same keys replaced), in sorted order.
 
     What an earlier file was proven or seen to do is not taken over.
     """
@@ -77,7 +76,7 @@ def write(model: onnx.ModelProto, entries: Mapping[str, str]) -> onnx.ModelProto
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     kept = {key: text for key, text in read(model).items() if key not in ("parity", *FORM_FACTS)}
-    merged = kept | dict(entries)
+    merged = kept | dict(entries) | {"graph_sha256": fingerprint(model)}
     del copy.metadata_props[:]
     onnx.helper.set_model_props(copy, dict(sorted(merged.items())))
     return copy

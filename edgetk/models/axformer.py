@@ -20,7 +20,8 @@ from typing import Any
 from edgetk.core.bundle import Bundle
 from edgetk.core.errors import InputError
 from edgetk.models._bert_encoder import BertEncoder, Config, bundled
-from edgetk.models.layers.elements import NEURONS, declared, delete
+from edgetk.models.layers.elements import NEURONS, declared
+from edgetk.models.layers.removal import delete
 
 
 @dataclass(frozen=True)

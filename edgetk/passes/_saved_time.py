@@ -18,7 +18,8 @@ import torch
 from edgetk.core.bundle import Bundle
 from edgetk.core.errors import PreconditionError
 from edgetk.core.target import Target
-from edgetk.models.layers.elements import Block, delete, macs_of
+from edgetk.models.layers.elements import Block, macs_of
+from edgetk.models.layers.removal import delete
 
 FLOAT_BYTES = 4
 #: calls of each of the two models that one block is measured with

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgetk.models.layers.elements import Block, Masks
+from edgetk.models.layers.elements import Block
+from edgetk.models.layers.removal import Masks
 from edgetk.passes._hierarchical import Outcome, Trial
 from edgetk.passes._prefix_cache import PrefixCache
 

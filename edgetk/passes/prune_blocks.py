@@ -112,11 +112,6 @@ class PruneBlocks:
         from edgetk.passes._importance import require_gradients
         from edgetk.passes._statistics import require_data
 
-        if not hasattr(bundle.body, "elements"):
-            raise PreconditionError(
-                f"prune-blocks: the module must declare what can be removed by a method elements(), got "
-                f"{type(bundle.body).__name__} without one; add it (see docs/adding-a-model.md) or leave prune-blocks out"
-            )
         blocks = declared(bundle.module, self.neurons)
         if not blocks:
             raise PreconditionError(
@@ -200,7 +195,7 @@ class PruneBlocks:
         notes: Mapping[str, Any],
     ) -> PassResult:
         """Delete for good."""
-        from edgetk.models.layers.elements import delete
+        from edgetk.models.layers.removal import delete
 
         names = [n for b in blocks for n in (b.name, *(p.name for p in b.parts)) if n in removed]
         body = bundle.module
@@ -213,7 +208,8 @@ class PruneBlocks:
 
     def rebuild(self, body: Any, structure: Mapping[str, Any]) -> Any:
         """Delete the same elements; weights come afterwards."""
-        from edgetk.models.layers.elements import declared, delete
+        from edgetk.models.layers.elements import declared
+        from edgetk.models.layers.removal import delete
 
         delete(body, declared(body, structure["neurons"]), structure["removed"], structure["hard"])
         return body

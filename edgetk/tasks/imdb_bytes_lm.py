@@ -21,13 +21,11 @@ if TYPE_CHECKING:
     from edgetk.tasks.imdb.windows import ByteWindows
 
 
-class ImdbBytesLM:
+class ImdbBytesLM(reviews.StoredReviews):
     """The task: opens two layouts, reads text files, scores by the right next byte. No sample is embedded."""
 
     name = "imdb-bytes-lm"
     front_end: Mapping[str, Any] = {"kind": "bytes", "length": 256}
-    has_sample = False
-    how_to_get = reviews.HOW_TO_GET
 
     @property
     def augmentations(self) -> Mapping[str, Any]:
@@ -73,16 +71,6 @@ class ImdbBytesLM:
 
         content = reviews.one_file(path)[-LENGTH:]
         return torch.tensor([list(content.rjust(LENGTH, b"\0"))], dtype=torch.float32)
-
-    def describe(self, folder: Path | None) -> list[tuple[str, str]]:
-        """What is in `folder`: names and texts, for printing as a table."""
-        if folder is None:
-            return [reviews.NO_SAMPLE]
-        return reviews.describe(reviews.layout(folder, self.name), self.name)
-
-    def verify(self, folder: Path | None) -> list[str]:
-        """What is wrong with the data in `folder`, one sentence each; an empty list is good news."""
-        return reviews.verify(reviews.layout(folder, self.name))
 
 
 TASK = ImdbBytesLM()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -11,19 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from experiment_scripts import load
 
 from edgetk.models.layers.memory_layer import MemoryLayer
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "experiments" / "memoryformer_e1.py"
 
 
 @pytest.fixture(scope="module")
 def e1() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("memoryformer_e1", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load("memoryformer_e1")
     module.LENGTH = 16
     small = replace(module.SHAPE, length=16, layers=1, dim=16, heads=2, bits=4)
     module.RUNS = {

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from experiment_scripts import load
 
 from edgetk.models.wide import build
 from edgetk.toolkit.checkpoint import load_model, save_model
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "experiments" / "wide_ship.py"
-
 
 @pytest.fixture(scope="module")
 def ship() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("wide_ship", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("wide_ship")
 
 
 @torch.no_grad()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -15,19 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from experiment_scripts import load
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "experiments" / "wide_w1_w3.py"
 LENGTH = 70
 
 
 @pytest.fixture(scope="module")
 def w() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("wide_w1_w3", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    module = load("wide_w1_w3")
     small = replace(module.VARIANTS["1x16"], heads=2, dim=16, head_width=4, ffn=16)
     module.VARIANTS = {**module.VARIANTS, "1x16": small, "4x4": replace(small, layers=2, heads=1)}
     return module
@@ -162,11 +155,7 @@ def test_what_is_prepared_is_what_is_read(w: ModuleType, tmp_path: Path) -> None
             (tmp_path / part / name).mkdir(parents=True)
             for i in range(5):
                 (tmp_path / part / name / f"{i}.txt").write_text(f"{part} {name} {i}")
-    spec = importlib.util.spec_from_file_location("memoryformer_e1", SCRIPT.with_name("memoryformer_e1.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    other = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(other)
+    other = load("memoryformer_e1")
     other.prepare(tmp_path, tmp_path / "reviews.npz")
     read = w.load(tmp_path / "reviews.npz", "test", 8, "cpu")
     assert [bytes(row.tolist()) for row in read.tokens[:6]] == [b"test neg"] * 5 + [b"test pos"]

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-import sys
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "experiments" / "wide_w5.py"
+from experiment_scripts import load
 
 
 @pytest.fixture(scope="module")
 def w5() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("wide_w5", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load("wide_w5")
 
 
 @pytest.fixture

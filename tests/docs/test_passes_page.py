@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from edgetk.core import registry
+from edgetk.models.layers import elements
 from edgetk.passes import _statistics
 from edgetk.tasks.training import tuning
 from edgetk.toolkit import recipe
@@ -40,7 +41,9 @@ def test_settings_and_defaults(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_refusals_are_those_of_the_code(name: str) -> None:
-    source = inspect.getsource(registry.load_module("pass", name)) + inspect.getsource(_statistics)
+    source = (
+        inspect.getsource(registry.load_module("pass", name)) + inspect.getsource(_statistics) + inspect.getsource(elements)
+    )
     source += inspect.getsource(tuning).replace("{who}", name)
     source = re.sub(r'"\n\s+f?"', "", source)  # texts over several lines
     refusals = SECTIONS[name].partition("Says no:")[2].partition("\n- ")[0]

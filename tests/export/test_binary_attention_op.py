@@ -16,7 +16,7 @@ import torch
 from export_toys import target
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_build import ISAS, built, make, require
+from native_build import make
 from torch import Tensor, nn
 
 from edgetk.core.bundle import Bundle
@@ -34,16 +34,6 @@ Array = np.ndarray
 CODES = np.array([[[1, -1], [1, 1]]], np.float32)  # their products are 2, 0; 0, 2 and the weights 2 + 2 * 3 = 8
 VALUES = np.array([[[3], [5]]], np.float32)
 BY_HAND = {"own_token": [15 / 8, 25 / 8], "sum": [30 / 8, 34 / 8]}  # (2 * 3 + 3 * 3) / 8, …; (2 * 3 + 3 * 8) / 8, …
-
-
-@pytest.fixture(scope="module")
-def library() -> Path:
-    return built()
-
-
-@pytest.fixture(params=ISAS)
-def isa(request: pytest.FixtureRequest) -> str:
-    return require(request.param)
 
 
 class Problem(ctypes.Structure):

@@ -15,7 +15,6 @@ import torch
 from export_toys import target
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_build import ISAS, built, require
 from torch import Tensor, nn
 
 from edgetk.core.bundle import Bundle
@@ -31,16 +30,6 @@ VALUES, INDICES = np.array([[0.5, 2.0], [1.0, -1.0]], np.float32), np.array([[0,
 NAMES = {"outputs": "DenseSparseMatMul", "inputs": "DenseSparseMatMulByRow"}
 #: the same lines as codes and scales: 0.5 * (1 z_0 + 4 z_2) and -0.25 * (-4 z_1 + 4 z_0)
 CODES, SCALE = np.array([[1, 4], [-4, 4]], np.int8), np.array([0.5, -0.25], np.float32)
-
-
-@pytest.fixture(scope="module")
-def library() -> Path:
-    return built()
-
-
-@pytest.fixture(params=ISAS)
-def isa(request: pytest.FixtureRequest) -> str:
-    return require(request.param)
 
 
 class Problem(ctypes.Structure):

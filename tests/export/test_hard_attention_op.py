@@ -14,7 +14,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_build import ISAS, built, require
 
 from edgetk.export import functions, operators, parity
 from edgetk.export.lower import lower
@@ -29,16 +28,6 @@ Array = np.ndarray
 WEIGHTS = np.array([[[0.5, 0.125, 0.25], [0.25, 0.5, 0.25]]], np.float32)
 VALUES = np.array([[[8], [16], [32]]], np.float32)
 BY_HAND = [0.5 * 8 + 0.25 * 32, 0.25 * 8 + 0.5 * 16]
-
-
-@pytest.fixture(scope="module")
-def library() -> Path:
-    return built()
-
-
-@pytest.fixture(params=ISAS)
-def isa(request: pytest.FixtureRequest) -> str:
-    return require(request.param)
 
 
 class Problem(ctypes.Structure):

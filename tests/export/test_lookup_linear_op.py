@@ -16,7 +16,7 @@ import torch
 from export_toys import target
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_build import ISAS, built, make, require
+from native_build import make
 from torch import Tensor, nn
 
 from edgetk.core.bundle import Bundle
@@ -31,16 +31,6 @@ from edgetk.targets.count import count
 
 Array = np.ndarray
 ORDERS = {"auto": 0, "tokens": 1, "tables": 2}
-
-
-@pytest.fixture(scope="module")
-def library() -> Path:
-    return built()
-
-
-@pytest.fixture(params=ISAS)
-def isa(request: pytest.FixtureRequest) -> str:
-    return require(request.param)
 
 
 class Problem(ctypes.Structure):

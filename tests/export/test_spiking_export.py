@@ -24,6 +24,7 @@ from edgetk.core.errors import ParityError, PreconditionError
 from edgetk.core.signature import StateSpec
 from edgetk.core.target import Stack
 from edgetk.export import metadata, neurons, opset, parity
+from edgetk.export.graph import fingerprint
 from edgetk.export.lower import lower
 from edgetk.export.to_onnx import EXPORTER
 from edgetk.models._lmuformer_stream import LOOKAHEAD
@@ -266,8 +267,9 @@ def test_files_say_what_spikes(exported: tuple[Bundle, list[Lowered]]) -> None:
 def test_a_proof_is_not_taken_over_from_an_earlier_file() -> None:
     model = captured(1)
     helper.set_model_props(model, {"parity": "bit-exact", "firing": "{}", "author": "me"})
-    assert metadata.read(metadata.write(model, {"task": "a"})) == {"author": "me", "task": "a"}
-    assert metadata.read(metadata.write(model, {"parity": "bit-exact"})) == {"author": "me", "parity": "bit-exact"}
+    kept = {"author": "me", "graph_sha256": fingerprint(model)}
+    assert metadata.read(metadata.write(model, {"task": "a"})) == {**kept, "task": "a"}
+    assert metadata.read(metadata.write(model, {"parity": "bit-exact"})) == {**kept, "parity": "bit-exact"}
 
 
 def test_states_hold_what_they_say(exported: tuple[Bundle, list[Lowered]]) -> None:

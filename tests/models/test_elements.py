@@ -22,13 +22,12 @@ from edgetk.models.layers.elements import (
     Block,
     Constant,
     Gone,
-    Masks,
     declared,
-    delete,
     macs_of,
     memory_block,
     parameters_of,
 )
+from edgetk.models.layers.removal import Masks, delete
 
 TINY = Config(length=12, vocabulary=60, positions=16, dim=24, layers=2, heads=3, ffn=40)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from edgetk.core.errors import InputError, UsageError
 from edgetk.tasks._tables import files, table
@@ -153,6 +153,22 @@ def verify(source: Layout) -> list[str]:
     return problems
 
 
+class StoredReviews:
+    """What every task on these reviews says about them. No sample is embedded."""
+
+    name: ClassVar[str]
+    has_sample: ClassVar[bool] = False
+    how_to_get: ClassVar[str] = HOW_TO_GET
+
+    def describe(self, folder: Path | None) -> list[tuple[str, str]]:
+        """What is in `folder`: names and texts, for printing as a table."""
+        return [NO_SAMPLE] if folder is None else describe(layout(folder, self.name), self.name)
+
+    def verify(self, folder: Path | None) -> list[str]:
+        """What is wrong with the data in `folder`, one sentence each; an empty list is good news."""
+        return verify(layout(folder, self.name))
+
+
 def _is_text(content: bytes) -> bool:
     try:
         content.decode()
@@ -170,10 +186,10 @@ __all__ = [
     "HELD_OUT",
     "HOW_TO_GET",
     "LABELS",
-    "NO_SAMPLE",
     "Archive",
     "Layout",
     "Parquet",
+    "StoredReviews",
     "describe",
     "joined",
     "layout",

@@ -19,19 +19,16 @@ if TYPE_CHECKING:
     from edgetk.tasks.imdb.texts import ReviewData
 
 
-class ReviewTask(ABC):
+class ReviewTask(reviews.StoredReviews, ABC):
     """Reviews as `length` token numbers, longer ones cut at their end, shorter ones filled up with 0; no sample is embedded.
 
     `hidden` is what a token becomes that training hides; numbers up to `structure` are never hidden.
     """
 
-    name: ClassVar[str]
     front_end: ClassVar[Mapping[str, Any]]
     length: ClassVar[int]
     hidden: ClassVar[int]
     structure: ClassVar[int]
-    has_sample = False
-    how_to_get = reviews.HOW_TO_GET
 
     @property
     def augmentations(self) -> Mapping[str, Any]:
@@ -66,16 +63,6 @@ class ReviewTask(ABC):
     def read(self, path: Path) -> torch.Tensor:
         """A text file as features (1, length). Raises InputError."""
         return self.encode([reviews.one_file(path)]).float()
-
-    def describe(self, folder: Path | None) -> list[tuple[str, str]]:
-        """What is in `folder`: names and texts, for printing as a table."""
-        if folder is None:
-            return [reviews.NO_SAMPLE]
-        return reviews.describe(reviews.layout(folder, self.name), self.name)
-
-    def verify(self, folder: Path | None) -> list[str]:
-        """What is wrong with the data in `folder`, one sentence each; an empty list is good news."""
-        return reviews.verify(reviews.layout(folder, self.name))
 
 
 __all__ = ["ReviewTask"]
