@@ -37,14 +37,19 @@ def _size(random: np.random.Generator, low: int, high: int, of: int = 8) -> int:
 
 
 def _linear(chain: Chain, kind: str, inputs: int, outputs: int, int8: bool) -> None:
-    """A product with a bias: MatMul and Add, or Gemm."""
+    """A product with a bias: MatMul and Add, or Gemm; in int8 MatMul and Sub, as exported layers have it.
+
+    ONNX Runtime makes one Gemm of MatMul and Add, which no longer runs in int8 and decodes its weights at every run.
+    """
     weight = chain.weights(outputs, inputs).T.copy()
-    stored = chain.quantized(weight, 1) if int8 else chain.constant(weight)
     bias = chain.constant(chain.weights(outputs))
-    if kind == "Gemm":
-        chain.add("Gemm", stored, bias)
+    if int8:
+        chain.add("MatMul", chain.quantized(weight, 1))
+        chain.add("Sub", bias)
+    elif kind == "Gemm":
+        chain.add("Gemm", chain.constant(weight), bias)
     else:
-        chain.add("MatMul", stored)
+        chain.add("MatMul", chain.constant(weight))
         chain.add("Add", bias)
 
 
