@@ -122,7 +122,8 @@ class Model:
         return [(a.to(self.device), b.to(self.device)) for a, b in batched(self.net, x, y, BATCH)]
 
     def search(self, rules: Rules) -> tuple[Found, int]:
-        saves = {e.name: 4.0 * e.parameters for b in self.blocks for e in (b, *b.parts)}
+        saves = {b.name: 4.0 * b.parameters for b in self.blocks}
+        saves |= {p.name: 4.0 * p.parameters for b in self.blocks for p in b.parts}
         trials = Trials(self.net, self.blocks, self.judging)
         importance = self.importance("taylor") if rules.order == "taylor" else {}
         return Search(self.blocks, trials, rules, saves, importance).run(), trials.n
@@ -206,18 +207,18 @@ def searched(model: Model, name: str) -> dict[str, Any]:
         for what, removed, hard in steps_of(found):
             made = model.scored(removed, hard)
             trace.append({"what": what, **{k: made[k] for k in ("loss", "dev_loss", "dev_accuracy")}})
-    removed, hard = sorted(found.removed), dict(found.hard)
-    net = model.deleted(removed, hard)
+    gone, hard = sorted(found.removed), dict(found.hard)
+    net = model.deleted(gone, hard)
     x = model.dev[0][0]
-    model.masks.set(removed, hard)
+    model.masks.set(gone, hard)
     with torch.inference_mode():
         gap = float((model.net(x) - net(x)).abs().max())
     model.masks.set(())
     counted = sum(p.numel() for p in net.layers.parameters())
-    assert counted == model.sizes(removed)["parameters"], "what was deleted must be what was counted"
+    assert counted == model.sizes(gone)["parameters"], "what was deleted must be what was counted"
     return {
-        "removed": removed, "hard": hard, "kinds": kinds(model.blocks, removed), "judges": n, "evaluations": found.evaluations,
-        **model.sizes(removed), **model.scored(removed, hard), "largest_gap_of_masked_and_deleted": gap, "steps": trace,
+        "removed": gone, "hard": hard, "kinds": kinds(model.blocks, gone), "judges": n, "evaluations": found.evaluations,
+        **model.sizes(gone), **model.scored(gone, hard), "largest_gap_of_masked_and_deleted": gap, "steps": trace,
         "search_seconds": round(seconds, 2),
     }  # fmt: skip
 
@@ -261,8 +262,8 @@ def controls(model: Model, name: str, found: Mapping[str, Any], seed: int) -> di
     }  # fmt: skip
     share = parameters_of(model.blocks, found["removed"]) / sum(b.parameters for b in model.blocks)
     for criterion in ("magnitude", "taylor"):
-        removed = least(model.blocks, model.importance(criterion), share)
-        made[criterion] = {"removed": sorted(removed), **model.sizes(removed), **model.scored(removed)}
+        gone = least(model.blocks, model.importance(criterion), share)
+        made[criterion] = {"removed": sorted(gone), **model.sizes(gone), **model.scored(gone)}
     return made
 
 
@@ -433,8 +434,10 @@ def table(found: Mapping[str, Any]) -> None:
                 (base[task, r["seed"]]["loss"] - r["loss"], base[task, r["seed"]]["dev_loss"] - r["dev_loss"])
                 for r in cells[task, name]
             ]
-            own, dev = (statistics.fmean(g[i] for g in gains) for i in (0, 1))
-            print(f"\nA3 {name}: loss fell by {own:.4f} on the search's samples and by {dev:.4f} on dev (n={len(gains)} seeds)")
+            ours, dev = (statistics.fmean(g[i] for g in gains) for i in (0, 1))
+            print(
+                f"\nA3 {name}: loss fell by {ours:.4f} on the search's samples and by {dev:.4f} on dev (n={len(gains)} seeds)"
+            )
     for row in found.get("latency", []):
         print(f"\n{row}")
 
@@ -465,7 +468,7 @@ def latency(args: Any) -> None:
             open_session = functools.partial(onnxruntime.InferenceSession, sess_options=options, providers=[PROVIDER])
             sessions = {name: open_session(graph) for name, graph in graphs.items()}
             length = bundle.signature.inputs[0].shape[1]
-            tokens = np.full((1, length), 2000, np.float32)
+            tokens = np.full((1, int(length)), 2000, np.float32)
             times: dict[str, list[float]] = {name: [] for name in sessions}
             for turn in range(args.turns + 3):
                 for name, session in sessions.items():
