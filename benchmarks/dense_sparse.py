@@ -28,7 +28,7 @@ import onnx
 from in_turns import Contender, conditions, session, take_turns, values, write
 
 from edgetk.export import functions, operators
-from edgetk.models.layers.dense_sparse import Group
+from edgetk.models.layers.dense_sparse_sizes import Group
 from edgetk.targets import machine
 
 #: inputs, outputs, atoms, non-zeros of a column; the first four are the speed points

@@ -27,7 +27,7 @@ import onnx
 
 from edgetk.core.target import Target
 from edgetk.export import functions
-from edgetk.models.layers.dense_sparse import Group
+from edgetk.models.layers.dense_sparse_sizes import Group
 from edgetk.targets import board, roofline
 from edgetk.targets.count import count
 

@@ -21,7 +21,8 @@ from edgetk.core.bundle import Bundle
 from edgetk.core.errors import InputError, UsageError
 from edgetk.models import _bert_published
 from edgetk.models._bert_encoder import BertEncoder, Config, bundled
-from edgetk.models.layers.dense_sparse import Group, install, plan
+from edgetk.models.layers.dense_sparse import install, plan
+from edgetk.models.layers.dense_sparse_sizes import Group
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from torch import Tensor
 from edgetk.core.bundle import Bundle
 from edgetk.core.contracts import PassResult, TrainingData
 from edgetk.core.errors import PreconditionError
-from edgetk.models.layers.dense_sparse import FLOAT, Group, fill, install, most_nonzeros, plan, svd_rank
+from edgetk.models.layers.dense_sparse import fill, install, plan
+from edgetk.models.layers.dense_sparse_sizes import FLOAT, Group, most_nonzeros, svd_rank
 from edgetk.models.layers.observe import inputs_of
 from edgetk.passes import _dictionary as dictionaries
 from edgetk.passes._fisher import row_information

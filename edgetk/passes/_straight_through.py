@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgetk.models.layers.dense_sparse import Group, fill
+from edgetk.models.layers.dense_sparse import fill
+from edgetk.models.layers.dense_sparse_sizes import Group
 from edgetk.models.layers.precision import no_autocast
 from edgetk.passes._dictionary import TINY, Factors, improve, largest, lines, normalised, support
 

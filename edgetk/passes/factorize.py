@@ -200,7 +200,8 @@ class Factorize:
 
     def rebuild(self, body: Any, structure: Mapping[str, Any]) -> Any:
         """Split the same layers at the same sizes; the weights come afterwards."""
-        from edgetk.models.layers.dense_sparse import Group, install
+        from edgetk.models.layers.dense_sparse import install
+        from edgetk.models.layers.dense_sparse_sizes import Group
         from edgetk.models.layers.quantized import LowRank
 
         install(body, [Group.from_json(group) for group in structure.get("groups", ())])

@@ -149,7 +149,8 @@ class Refactorize:
 
     def rebuild(self, body: Any, structure: Mapping[str, Any]) -> Any:
         """The layers of factorize, where it was done here; else nothing changes but weights and indices."""
-        from edgetk.models.layers.dense_sparse import Group, install
+        from edgetk.models.layers.dense_sparse import install
+        from edgetk.models.layers.dense_sparse_sizes import Group
 
         install(body, [Group.from_json(group) for group in structure["groups"]])
         return body

@@ -21,8 +21,9 @@ from edgetk.core.bundle import Bundle
 from edgetk.core.signature import Signature, TensorSpec
 from edgetk.export import functions, operators, parity
 from edgetk.export.lower import lower
-from edgetk.models.layers.dense_sparse import Group, install
+from edgetk.models.layers.dense_sparse import install
 from edgetk.models.layers.dense_sparse_int8 import QuantSparseFactor
+from edgetk.models.layers.dense_sparse_sizes import Group
 
 Array = np.ndarray
 #: by hand: lines 0.5 z_0 + 2 z_2 and 1 z_1 - 1 z_0

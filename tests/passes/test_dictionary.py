@@ -16,19 +16,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from edgetk.core.errors import PreconditionError, UsageError
-from edgetk.models.layers.dense_sparse import (
-    DenseSparseLinear,
-    Group,
-    SparseFactor,
-    fill,
-    groups_of,
-    install,
-    most_nonzeros,
-    pack,
-    plan,
-    svd_rank,
-    unpack,
-)
+from edgetk.models.layers.dense_sparse import DenseSparseLinear, SparseFactor, fill, groups_of, install, pack, plan, unpack
+from edgetk.models.layers.dense_sparse_sizes import Group, most_nonzeros, svd_rank
 from edgetk.passes import _dictionary as d
 from edgetk.passes import _straight_through as stf
 

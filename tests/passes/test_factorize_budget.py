@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from edgetk.core.bundle import Bundle
 from edgetk.core.errors import PreconditionError, RecipeError
-from edgetk.models.layers.dense_sparse import DenseSparseLinear, groups_of, svd_rank
+from edgetk.models.layers.dense_sparse import DenseSparseLinear, groups_of
+from edgetk.models.layers.dense_sparse_sizes import svd_rank
 from edgetk.models.layers.quantized import LowRank
 from edgetk.passes import _budget
 from edgetk.passes._fisher import row_information

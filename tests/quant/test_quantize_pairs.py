@@ -17,8 +17,9 @@ from edgetk.core.bundle import Bundle
 from edgetk.core.errors import PreconditionError
 from edgetk.export import functions, parity
 from edgetk.export.lower import lower
-from edgetk.models.layers.dense_sparse import DenseSparseLinear, Group, SparseFactor, groups_of, install
+from edgetk.models.layers.dense_sparse import DenseSparseLinear, SparseFactor, groups_of, install
 from edgetk.models.layers.dense_sparse_int8 import QuantSparseFactor, line_codes, pair_bits
+from edgetk.models.layers.dense_sparse_sizes import Group
 from edgetk.models.layers.quantized import QuantLinear
 from edgetk.passes.finetune import Finetune
 from edgetk.passes.refactorize import Refactorize

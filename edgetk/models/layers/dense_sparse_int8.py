@@ -11,7 +11,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from edgetk.models.layers.dense_sparse import FLOAT, DenseSparseLinear, Group, SparseFactor, groups_of
+from edgetk.models.layers.dense_sparse import DenseSparseLinear, SparseFactor, groups_of
+from edgetk.models.layers.dense_sparse_sizes import FLOAT, Group
 from edgetk.models.layers.qdq import dequantize_weight
 from edgetk.models.layers.quantized import QuantLinear
 
