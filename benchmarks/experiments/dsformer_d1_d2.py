@@ -7,8 +7,8 @@
 D1  all-MiniLM-L6-v2 is fine-tuned for the task (one model for each seed); then the encoder's 36 matrices are compressed to
     1 / ratio of their float32 bits, indices counted, and trained on, all methods for as many epochs with one recipe.
     Embeddings stay as they are.
-D2  the trained dense-sparse models with the dictionary in int8 (a scale for each atom) and coefficients in int8 (a scale for
-    each line), rounded to nearest, not trained on.
+D2  the trained dense-sparse models with both factors in int8 as the pass `quantize` stores them (a scale for each output of the
+    dictionary and for each line), rounded to nearest, not trained on; what the factors read is not rounded.
 
 svd        plain truncated SVD              fwsvd   the same, input rows weighted by Fisher information
 magnitude  the largest weights stay, wherever they are; an index of 9 bits each (rows of 384)
@@ -45,6 +45,8 @@ from edgetk.core.contracts import Split
 from edgetk.models import dsformer
 from edgetk.models._bert_encoder import BertEncoder
 from edgetk.models.layers.dense_sparse import DenseSparseLinear, groups_of
+from edgetk.models.layers.dense_sparse_int8 import QuantSparseFactor, line_codes
+from edgetk.models.layers.qdq import dequantize_weight
 from edgetk.passes.factorize import Factorize
 from edgetk.passes.refactorize import Refactorize
 from edgetk.tasks.text.metrics import f1
@@ -227,24 +229,16 @@ def factored(bundle: Bundle, method: str, ratio: float, device: str) -> tuple[Bu
     return bundle.with_body(result.body, record), {**about, "macs_ratio": notes["macs_before"] / notes["macs_after"]}
 
 
-def rounded(numbers: Tensor, dim: int) -> Tensor:
-    """To int8 and back, a scale for each line along `dim`."""
-    scale = (numbers.abs().amax(dim, keepdim=True) / 127).clamp_min(1e-12)
-    return (numbers / scale).round().clamp(-127, 127) * scale
-
-
 def int8(bundle: Bundle) -> tuple[Bundle, float]:
-    """D2: the model with rounded factors, and how many times fewer bits these take; scales are counted."""
+    """D2: the model with its factors as `quantize` stores them, and how many times fewer bits these take, scales counted."""
     body: Any = copy.deepcopy(bundle.body)
     groups = groups_of(body)
-    with torch.no_grad():
-        for layer in body.modules():
-            if isinstance(layer, DenseSparseLinear):
-                layer.sparse.values.copy_(rounded(layer.sparse.values, 1))
-                if layer.owner is None:  # weight (r, n) or (m, r): an atom is a row, or a column
-                    layer.dense.weight.copy_(rounded(layer.dense.weight, 1 if layer.side == "outputs" else 0))
+    for layer in [m for m in body.modules() if isinstance(m, DenseSparseLinear)]:
+        layer.sparse = QuantSparseFactor.of(layer.sparse)
+        if layer.owner is None:
+            layer.dense.weight.data = dequantize_weight(*line_codes(layer.dense.weight.data))
     before = sum(g.bits() for g in groups)
-    after = sum(g.bits(8, 8) + 32 * (g.rank + g.lines) for g in groups)
+    after = sum(g.bits(8, 8) + 32 * g.scales for g in groups)
     return replace(bundle, body=body), before / after
 
 
