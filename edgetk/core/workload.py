@@ -77,8 +77,9 @@ class Workload:
     `buffers` are the activations with their lifetimes, in steps of the graph's own nodes, for a static memory plan (empty where
     the shapes are not known). `tensors` is how many tensors go in and come out in one inference.
 
-    `unknown` names every node whose work could not be counted, and why; predictors must not pass over it. `rates_from` says
-    on what inputs spike rates and densities were recorded; empty where they were not.
+    `unknown` names every node whose work could not be counted, and why; predictors must not pass over it. `assumed` says, in
+    words, which shapes could not be inferred and what they were taken for. `rates_from` says on what inputs spike rates and
+    densities were recorded; empty where they were not.
     """
 
     ops: tuple[Op, ...]
@@ -91,6 +92,7 @@ class Workload:
     rates_from: str = ""
     buffers: tuple[Buffer, ...] = ()
     tensors: int = 0
+    assumed: tuple[str, ...] = ()
 
     @property
     def macs(self) -> int:
@@ -130,4 +132,5 @@ class Workload:
             "neuron_updates": self.neurons,
             "rates_from": self.rates_from,
             "unknown": list(self.unknown),
+            "assumed": list(self.assumed),
         }

@@ -3,7 +3,7 @@
 Symbolic dimensions count as 1. Quantized graphs are read as their runtimes run them: weights in their stored width, a
 MatMul, Gemm or Conv whose operands both come from DequantizeLinear as integer arithmetic, and a Quantize/Dequantize pair
 as part of its neighbours. A Scan is counted by its body, once for each iteration. What cannot be counted is listed in
-`Workload.unknown`, never passed over as zero.
+`Workload.unknown`, never passed over as zero; shapes that had to be assumed are in `Workload.assumed`.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def count(model: ModelProto, signature: Signature | None = None, firing: Firing 
     if not missing:
         alive = _buffers(_Level(graph), frozenset(graph.roots) | frozenset(states))
     else:
-        unknown.append(f"peak of live activations: the shape of {missing[0]} and {len(missing) - 1} more cannot be inferred")
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        unknown.append(f"peak of live activations: the shape of {missing[0]}{others} cannot be inferred")
     used = {
         level.home(root): level.graph
         for level in levels
@@ -99,6 +100,7 @@ def count(model: ModelProto, signature: Signature | None = None, firing: Firing 
         rates_from=str(firing) if firing else "",
         buffers=alive,
         tensors=len(graph.inputs) + len(graph.outputs),
+        assumed=tuple(f"{name} is taken to have the shape that {origin}" for name, origin in graph.assumed.items()),
     )
 
 
@@ -165,7 +167,7 @@ def _problem(graph: Graph, node: NodeProto) -> str | None:
     if graph.is_folded(node):
         return None
     for name in (*node.input, *node.output):
-        if name and name not in graph.shape:
+        if name and (name not in graph.shape or (name in node.output and name in graph.assumed)):
             return f"the shape of {name} cannot be inferred"
     if node.op_type == "Einsum" and einsum_macs(graph, node) is None:
         return "only einsum of two operands without an ellipsis has a rule"

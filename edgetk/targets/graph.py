@@ -1,17 +1,28 @@
 """An ONNX graph as look-up tables: shapes, types, who makes and who reads a tensor, and what is constant.
 
-Functions are inlined, symbolic dimensions of the inputs become 1, and shapes are inferred anew from there.
+Functions are inlined, symbolic dimensions of the inputs become 1, and shapes are inferred anew from there. A shape that
+cannot be inferred, behind an operator that ONNX does not know, is the one the file declares, else that of the first input.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, inliner, numpy_helper, shape_inference
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    OperatorSetIdProto,
+    TensorProto,
+    ValueInfoProto,
+    inliner,
+    numpy_helper,
+    shape_inference,
+)
 
 from edgetk.core.errors import InputError
 from edgetk.targets.kinds import VIEWS
@@ -43,6 +54,8 @@ class Graph:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     opsets: tuple[OperatorSetIdProto, ...] = ()
+    #: tensor whose shape could not be inferred -> where the one in `shape` is from
+    assumed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_known(self) -> bool:
@@ -92,8 +105,51 @@ def inlined(model: ModelProto) -> ModelProto:
 def read(model: ModelProto) -> Graph:
     """The tables of `model`. Raises InputError if it is not valid ONNX or keeps weights in other files."""
     copy = inlined(model)
+    told = {value.name: value for value in (*copy.graph.value_info, *copy.graph.output) if _has_shape(value)}
+    told = {name: ValueInfoProto.FromString(value.SerializeToString()) for name, value in told.items()}
     _fix_dimensions(copy)
-    return tables(copy)
+    found = tables(copy)
+    assumed: dict[str, str] = {}
+    while new := _assumptions(found, told, assumed):
+        for value, origin in new:
+            _declare(copy.graph, value)
+            assumed[value.name] = origin
+        found = tables(copy)
+    return replace(found, assumed=assumed)
+
+
+def _has_shape(value: ValueInfoProto) -> bool:
+    return bool(value.type.tensor_type.HasField("shape"))
+
+
+def _assumptions(graph: Graph, told: Mapping[str, ValueInfoProto], done: Mapping[str, str]) -> list[tuple[ValueInfoProto, str]]:
+    """Shapes, with their origin, for the outputs of the first node whose inputs are known and outputs are not; else nothing."""
+    for node in graph.nodes:
+        names = [name for name in node.output if name and name not in graph.shape and name not in done]
+        first = next((name for name in node.input if name), None)
+        if names and first is not None and all(name in graph.shape for name in reads(node)):
+            return [_assumption(graph, name, first, told.get(name)) for name in names]
+    return []
+
+
+def _assumption(graph: Graph, name: str, first: str, told: ValueInfoProto | None) -> tuple[ValueInfoProto, str]:
+    """The shape that the file declares, symbolic dimensions 1, else that of `first`; and the type, as far as it is known."""
+    shape, origin, given = list(graph.shape[first]), f"{first} has", 0
+    if told is not None:
+        tensor = told.type.tensor_type
+        shape = [d.dim_value if d.HasField("dim_value") else 1 for d in tensor.shape.dim]
+        origin, given = "the file declares", tensor.elem_type
+    dtype = graph.dtype.get(name) or (_dtype(given) if given else graph.dtype.get(first, "float32"))
+    kind = next(k for k in TensorProto.DataType.values() if _dtype(k) == dtype)
+    return onnx.helper.make_tensor_value_info(name, kind, shape), origin
+
+
+def _declare(graph: GraphProto, value: ValueInfoProto) -> None:
+    for output in graph.output:
+        if output.name == value.name:
+            output.type.CopyFrom(value.type)
+            return
+    graph.value_info.append(value)
 
 
 def tables(model: ModelProto, constant: Mapping[str, frozenset[str]] | None = None) -> Graph:

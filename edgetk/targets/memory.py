@@ -57,7 +57,7 @@ class Plan:
 class Fit:
     """Whether a model has room on a board: bytes it needs, and one reason for each memory that is too small.
 
-    `ok` is None where the board does not say what it holds.
+    `ok` is None where the board does not say what it holds, and where what is needed rests on assumed shapes.
     """
 
     flash_bytes: int
@@ -123,5 +123,5 @@ def fits(workload: Workload, target: Target) -> Fit:
     ]
     if workload.unknown and not workload.peak_activation_bytes:
         reasons.append(f"RAM is not known: {workload.unknown[-1]}")
-    silent = target.flash_bytes is None or target.ram_bytes is None
+    silent = target.flash_bytes is None or target.ram_bytes is None or bool(workload.assumed)
     return Fit(found.flash_bytes, found.ram_bytes, None if silent and not reasons else not reasons, tuple(reasons))

@@ -64,7 +64,8 @@ def _memory(workload: Workload, target: Target) -> list[Predicted | Missing] | s
     )
     text = " + ".join(f"{name} {units.size(value)}" for name, value in parts if value) or "nothing"
     where = "weights stay in flash" if target.kind == "mcu" else "weights are loaded into RAM"
-    return [flash, _predicted("ram", plan.ram_bytes, target, "memory plan", (f"{text}; {where}; without the runtime's own",))]
+    rests_on = (f"{text}; {where}; without the runtime's own", *workload.assumed)
+    return [flash, _predicted("ram", plan.ram_bytes, target, "memory plan", rests_on)]
 
 
 def _unknown_speed(target: Target) -> str | None:

@@ -120,7 +120,7 @@ def assumptions(workload: Workload, target: Target, rows: tuple[Timed, ...]) -> 
             f"{len(workload.unknown)} part(s) of the graph could not be counted, their work is missing, a lower bound: "
             f"{workload.unknown[0]}"
         )
-    return tuple(found)
+    return (*found, *workload.assumed)
 
 
 def _used(dtypes: set[str], target: Target) -> list[str]:

@@ -224,7 +224,7 @@ def test_functions_of_edgetk_are_counted_by_their_body() -> None:
 
 def test_what_cannot_be_counted_is_named() -> None:
     nodes = [
-        helper.make_node("Mystery", ["x"], ["h"], name="m", domain="other"),
+        helper.make_node("Mystery", [], ["h"], name="m", domain="other"),  # it has no input whose shape it might have
         helper.make_node("MatMul", ["h", "w"], ["y"], name="fc"),
     ]
     workload = count(model(nodes, {"x": [1, 3]}, {"y": None}, {"w": ones(3, 3)}))
@@ -234,6 +234,41 @@ def test_what_cannot_be_counted_is_named() -> None:
         "peak of live activations: the shape of h and 1 more cannot be inferred",
     )
     assert workload.to_json()["unknown"] == list(workload.unknown)
+
+
+def test_behind_an_operator_that_onnx_does_not_know_a_shape_is_assumed_and_said() -> None:
+    nodes = [
+        helper.make_node("Mystery", ["x"], ["h"], name="m", domain="other"),
+        helper.make_node("MatMul", ["h", "w"], ["y"], name="fc"),
+    ]
+    workload = count(model(nodes, {"x": [1, 3]}, {"y": None}, {"w": ones(3, 5)}))
+    assert workload.unknown == ("Mystery m: no rule for the domain other",)
+    assert workload.assumed == ("h is taken to have the shape that x has",)
+    assert workload.to_json()["assumed"] == list(workload.assumed)
+    assert workload.macs == 3 * 5
+    assert workload.peak_activation_bytes == 4 * (3 + 5)
+
+
+def test_a_shape_that_the_file_declares_goes_before_an_assumed_one() -> None:
+    nodes = [
+        helper.make_node("Mystery", ["x"], ["h"], name="m", domain="other"),
+        helper.make_node("MatMul", ["h", "w"], ["y"], name="fc"),
+    ]
+    graph = model(nodes, {"x": [1, 3]}, {"y": None}, {"w": ones(4, 5)})
+    graph.graph.value_info.append(helper.make_tensor_value_info("h", TensorProto.FLOAT, ["batch", 4]))
+    workload = count(graph)
+    assert workload.assumed == ("h is taken to have the shape that the file declares",)
+    assert workload.macs == 4 * 5
+
+
+def test_a_product_that_does_not_match_what_was_assumed_is_not_counted() -> None:
+    nodes = [
+        helper.make_node("Mystery", ["x"], ["h"], name="m", domain="other"),
+        helper.make_node("MatMul", ["h", "w"], ["y"], name="fc"),
+    ]
+    workload = count(model(nodes, {"x": [1, 3]}, {"y": None}, {"w": ones(4, 5)}))
+    assert workload.unknown == ("Mystery m: no rule for the domain other", "MatMul fc: the shape of y cannot be inferred")
+    assert workload.macs == 0
 
 
 def test_loops_are_named() -> None:

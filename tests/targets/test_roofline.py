@@ -141,6 +141,18 @@ def test_an_operator_that_nobody_knows_has_a_stated_fallback() -> None:
     assert any(t.startswith(text) for t in odd.assumptions)
 
 
+def test_shapes_that_were_assumed_are_said_and_nothing_is_said_to_fit() -> None:
+    text = "h is taken to have the shape that x has"
+    work = replace(WORK, assumed=(text,))
+    figures = by_metric(work, BOARD)
+    for metric in ("ram", "latency", "energy"):
+        figure = figures[metric]
+        assert isinstance(figure, Predicted)
+        assert text in figure.assumptions
+    assert fits(WORK, BOARD).ok is True
+    assert fits(work, BOARD).ok is None
+
+
 def test_a_model_of_unknown_memory_has_no_figure_but_its_flash() -> None:
     work = replace(WORK, peak_activation_bytes=0, buffers=(), unknown=("peak of live activations: no shape",))
     figures = by_metric(work, BOARD)

@@ -136,8 +136,8 @@ def test_what_is_inside_and_cannot_be_counted_is_named() -> None:
 
 
 def shapeless() -> ModelProto:
-    nodes = [helper.make_node("Mystery", ["x0"], ["x"], name="m", domain="other"), scan(ADD, ("l", "y"))]
-    return model(nodes, {"x0": [3], "xs": [4, 3]}, {"l": None, "y": None})
+    nodes = [helper.make_node("Mystery", [], ["x"], name="m", domain="other"), scan(ADD, ("l", "y"))]
+    return model(nodes, {"xs": [4, 3]}, {"l": None, "y": None})
 
 
 def old() -> ModelProto:
