@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgetk.models.layers.attention import merge_heads, split_heads
+from edgetk.models.layers.elements import gone
 from edgetk.models.layers.memory_hash import Weighting
 from edgetk.models.layers.memory_layer import MemoryLayer
 
@@ -50,7 +51,7 @@ class MemoryBlock(nn.Module):
     """x (B, N, C) += attention(qkv(norm(x))); += reduce(norm(expand(norm(x)))), both feed-forward layers and `qkv` of tables.
 
     `expand` emits (tau + extra) features for each of its K tables, so that `reduce` has as many tables of 2^(tau + extra) rows.
-    Nothing stands between attention and residual, and no activation between the two.
+    Nothing stands between attention and residual, and no activation between the two. Either sum may be gone.
     """
 
     def __init__(
@@ -77,17 +78,22 @@ class MemoryBlock(nn.Module):
         self.reduce = table(hidden, dim, bits + extra, who=f"{who}.reduce")
 
     def forward(self, x: Tensor, rotary: Rotary) -> Tensor:
-        x = x + attend(self.qkv(self.norm1(x)), self.heads, rotary, self.causal)
-        y: Tensor = x + self.reduce(self.norm3(self.expand(self.norm2(x))))
-        return y
+        if not gone(self.qkv):
+            x = x + attend(self.qkv(self.norm1(x)), self.heads, rotary, self.causal)
+        if not gone(self.reduce):
+            x = x + self.reduce(self.norm3(self.expand(self.norm2(x))))
+        return x
 
 
 class DenseBlock(nn.Module):
-    """The block it is compared with: x += proj(attention(qkv(norm(x)))); x += reduce(gelu(expand(norm(x)))), 4 C hidden."""
+    """The block it is compared with: x += proj(attention(qkv(norm(x)))); x += reduce(gelu(expand(norm(x)))), 4 C hidden.
+
+    Either sum may be gone, and heads.
+    """
 
     def __init__(self, dim: int, heads: int, causal: bool) -> None:
         super().__init__()
-        self.heads, self.causal = heads, causal
+        self.width, self.causal = dim // heads, causal
         self.norm1 = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
@@ -96,6 +102,15 @@ class DenseBlock(nn.Module):
         self.reduce = nn.Linear(4 * dim, dim)
 
     def forward(self, x: Tensor, rotary: Rotary) -> Tensor:
-        x = x + self.proj(attend(self.qkv(self.norm1(x)), self.heads, rotary, self.causal))
-        y: Tensor = x + self.reduce(F.gelu(self.expand(self.norm2(x))))
-        return y
+        if gone(self.qkv) and not gone(self.proj):
+            x = x + self.proj(x)  # no head is left: the bias
+        elif not gone(self.proj):
+            x = x + self.proj(attend(self.qkv(self.norm1(x)), self.heads, rotary, self.causal))
+        if not gone(self.reduce):
+            x = x + self.reduce(F.gelu(self.expand(self.norm2(x))))
+        return x
+
+    @property
+    def heads(self) -> int:
+        """As many as `proj` reads."""
+        return self.proj.in_features // self.width

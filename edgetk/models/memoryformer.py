@@ -14,8 +14,9 @@ same width. `PUBLISHED` has the paper's shapes; they hold up to 13 billion entri
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
@@ -23,7 +24,9 @@ from torch import Tensor, nn
 from edgetk.core.bundle import Bundle
 from edgetk.core.errors import UsageError
 from edgetk.core.signature import Signature, TensorSpec
+from edgetk.models import _memoryformer_elements
 from edgetk.models._memoryformer_parts import DenseBlock, MemoryBlock, Rotary
+from edgetk.models.layers.elements import NEURONS, Block, gone
 from edgetk.models.layers.groups import Group, rows
 from edgetk.models.layers.memory_hash import Weighting
 from edgetk.models.layers.memory_layer import STD
@@ -127,21 +130,36 @@ class MemoryFormer(nn.Module):
 
     def tokens(self, x: Tensor) -> Tensor:
         """What the head reads, (B, N, C)."""
-        c = self.config
-        if c.vocabulary:  # whatever is no token number counts as the nearest one
-            x = self.embed(x.round().clamp(0, c.vocabulary - 1).long())
-            x = x.reshape(x.shape[0], -1, c.dim)
-        else:
-            x = self.embed(x.reshape(x.shape[0], -1, c.patch * c.features))
-        for block in self.blocks:
-            x = block(x, self.rotary)
+        for step in self.steps()[:-1]:
+            x = step(x)
         y: Tensor = self.norm(x)
         return y
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.tokens(x)
+    def steps(self) -> tuple[Callable[[Tensor], Tensor], ...]:
+        """The embedding, each block, and the decision: `forward` is one after the other."""
+        return (self._embed, *(partial(self._through, i) for i in range(len(self.blocks))), self._decide)
+
+    def _embed(self, x: Tensor) -> Tensor:
+        c = self.config
+        if c.vocabulary:  # whatever is no token number counts as the nearest one
+            x = self.embed(x.round().clamp(0, c.vocabulary - 1).long())
+            return x.reshape(x.shape[0], -1, c.dim)
+        y: Tensor = self.embed(x.reshape(x.shape[0], -1, c.patch * c.features))
+        return y
+
+    def _through(self, block: int, x: Tensor) -> Tensor:
+        y: Tensor = self.blocks[block](x, self.rotary)
+        return y
+
+    def _decide(self, x: Tensor) -> Tensor:
+        x = self.norm(x)
         y: Tensor = self.head(x[:, -1] if self.config.causal else x.mean(dim=1))
         return y
+
+    def forward(self, x: Tensor) -> Tensor:
+        for step in self.steps():
+            x = step(x)
+        return x
 
     def running(self, x: Tensor) -> Tensor:
         """What a causal model decides after each token: x (B, T) -> (B, N, K)."""
@@ -153,11 +171,15 @@ class MemoryFormer(nn.Module):
         reads all of its bits."""
         found = []
         for i, block in enumerate(self.blocks):
-            if isinstance(block, DenseBlock):
+            if isinstance(block, DenseBlock) and not gone(block.expand):
                 name = f"blocks.{i}"
                 made = rows(f"{name}.expand", block.expand)
                 found.append(Group(f"{name}.ffn", block.reduce.in_features, made, f"{name}.reduce"))
         return tuple(found)
+
+    def elements(self, neurons: int = NEURONS) -> tuple[Block, ...]:
+        """What a search may take: attentions and feed-forward networks, of dense blocks also heads and groups of `neurons`."""
+        return _memoryformer_elements.declared(self, neurons)
 
 
 def build(variant: str = "base", **config: Any) -> Bundle:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edgetk.core.errors import PreconditionError
-from edgetk.models import ecoformer, lmuformer, wide
+from edgetk.models import ecoformer, lmuformer, memoryformer, wide
 from edgetk.models._bert_encoder import BertEncoder, Config
 from edgetk.models.layers.elements import (
     Block,
@@ -65,6 +65,12 @@ def sound(channels: int = 8) -> Tensor:
     return torch.randn(3, 16, channels, generator=torch.Generator().manual_seed(2))
 
 
+def memory(variant: str, **config: Any) -> nn.Module:
+    torch.manual_seed(0)
+    shape = {"vocabulary": 60, "length": 12, "classes": 3, "layers": 2, "dim": 24, "heads": 3, "patch": 1, "std": None}
+    return memoryformer.build(variant, **{**shape, **config}).module
+
+
 NETS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "bert": (bert, tokens),
     "wide": (wide_net, tokens),
@@ -75,6 +81,8 @@ NETS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "ecoformer, softmax": (lambda: eco("kws-msa"), sound),
     "ecoformer, reduced": (lambda: eco("kws-sra"), sound),
     "lmuformer": (lmu, sound),
+    "memoryformer": (lambda: memory("lm"), tokens),
+    "memoryformer, dense": (lambda: memory("text-dense"), tokens),
 }
 
 
@@ -195,6 +203,17 @@ def test_macs_by_hand() -> None:
     assert attention.parts[0].macs == attention.macs // 3
     assert network.macs == 12 * 2 * 24 * 40
     assert macs_of(tuple(blocks.values()), {"layers.0.ffn", "layers.0.ffn.1", "layers.1.ffn.0"}) == network.macs * 6 // 5
+
+
+def test_macs_of_tables_and_of_their_dense_twins_by_hand() -> None:
+    blocks = {b.name: b for b in declared(memory("lm"))}
+    tables = 24 // 4
+    assert blocks["blocks.0.attention"].macs == 12 * tables * (4 + 3 * 24) + 2 * 12 * 12 * 24
+    assert blocks["blocks.1.ffn"].macs == 12 * tables * (4 + 6 * tables + 6 + 24)
+    assert blocks["blocks.1.ffn"].parameters == tables * (16 * 36 + 64 * 24) + 36 + 24 + 2 * (24 + 36)
+    dense = {b.name: b for b in declared(memory("lm-dense"))}
+    assert dense["blocks.0.attention"].macs == 12 * 4 * 24 * 24 + 2 * 12 * 12 * 24
+    assert [p.parameters for p in dense["blocks.0.attention"].parts] == [4 * 8 * 24 + 3 * 8] * 3
 
 
 def test_hard_attention_is_switched_on_and_off() -> None:
