@@ -111,7 +111,7 @@ def _select(name: str, data: dict[str, Any], wanted: list[str], where: str) -> T
     changes = {key: _change(value, unit, [*others], f"board {where}: modes.{key}") for key, value in modes.items()}
     told = tuple(_mode(key, change, data) for key, change in changes.items())
     if mode:
-        data = _over(data, {**changes[mode], "power_mode": mode})
+        data = _in_mode(data, {**changes[mode], "power_mode": mode})
     full = ":".join((name, *(part for part in (unit, mode) if part)))
     return target(full, data, where, unit or (own if own in ("cpu", "gpu") else ""), tuple(m for m in told if m is not None))
 
@@ -132,6 +132,15 @@ def _change(mode: dict[str, Any], unit: str, others: list[str], who: str) -> dic
         sources = {key: text for key, text in mode.get("sources", {}).items() if key in power}
         return _over({**power, "sources": sources}, mode.get(unit, {}))
     return {key: value for key, value in mode.items() if key not in others}
+
+
+def _in_mode(data: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """The board in a mode; energies were validated at the power it had before, not at one of the mode's own."""
+    calibration = data.get("calibration")
+    if isinstance(calibration, dict) and isinstance(calibration.get("errors"), dict) and "power_w" in change:
+        errors = {metric: found for metric, found in calibration["errors"].items() if metric != "energy"}
+        data = {**data, "calibration": {**calibration, "errors": errors}}
+    return _over(data, change)
 
 
 def _mode(name: str, change: Mapping[str, Any], data: Mapping[str, Any]) -> Mode | None:

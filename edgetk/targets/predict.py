@@ -113,7 +113,8 @@ def _average(target: Target, latency: Predicted, period: float, every: str) -> P
     if drawn.average_w is not None:
         text = f"{every}, {units.percent(drawn.duty, 1)} of the time at {units.si(here.power_w or 0, 'W')}, else idle at "
         text += units.si(here.idle_w or 0, "W")
-        return _predicted("average_power", drawn.average_w, target, energy.PREDICTOR, (text,), like="energy")
+        # unvalidated even where energies of one inference are not: nobody left out what a board draws while idle
+        return _predicted("average_power", drawn.average_w, target, energy.PREDICTOR, (text,))
     late = f"a step takes longer than its period of {units.seconds(period)}"
     reason = late if drawn.duty > 1 else f"{target.name} does not give power_w and idle_w"
     return Missing("average_power", reason, str(target))

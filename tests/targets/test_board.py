@@ -355,3 +355,28 @@ def test_two_boards_with_one_alias(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             board.aliases()
     finally:
         board._aliases.cache_clear()
+
+
+def test_energies_are_validated_at_the_power_that_was_measured() -> None:
+    """A mode with a power of its own has latencies that were validated, and energies that were not."""
+    assert set(board.load("stm32h7a3").calibration["errors"]) == {"latency", "energy"}
+    assert set(board.load("stm32h7a3:280MHz").calibration["errors"]) == {"latency", "energy"}
+    assert set(board.load("stm32h7a3:40MHz").calibration["errors"]) == {"latency"}
+
+
+@pytest.mark.parametrize("name", [name for name in board.names() if len(board.units(name)) > 1])
+def test_one_core_draws_less_than_the_budget_of_its_mode(name: str) -> None:
+    _, *modes = board.parts(name)
+    for mode in modes:
+        gpu, cpu = board.load(f"{name}:{mode}"), board.load(f"{name}:cpu:{mode}")
+        assert None not in (gpu.power_w, cpu.power_w, cpu.idle_w)
+        assert cpu.idle_w < cpu.power_w < gpu.power_w  # type: ignore[operator]
+    here = board.load(name).power_mode  # the board as it is and the mode it is in are one thing
+    assert board.load(f"{name}:cpu:{here}").power_w == board.load(f"{name}:cpu").power_w
+
+
+def test_no_board_draws_more_idle_than_busy() -> None:
+    for name in board.names():
+        for part in ("", *board.parts(name)):
+            target = board.load(f"{name}:{part}" if part else name)
+            assert target.power_w is None or target.idle_w is None or target.idle_w <= target.power_w, target.name

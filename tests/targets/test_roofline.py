@@ -266,6 +266,14 @@ def test_a_figure_says_what_it_was_calibrated_on_and_how_far_off_that_was() -> N
     assert str(by_metric(WORK, calibrated)["latency"]) == "114 µs predicted (roofline, unvalidated)"  # the work is in int8
 
 
+def test_an_average_power_is_unvalidated_where_energies_are_not() -> None:
+    errors = {"energy": {"n": 8, "median_error": 0.04, "where": "left out"}}
+    target = replace(BOARD, idle_w=0.001, calibration={"source": "two published rows", "errors": errors})
+    figures = by_metric(replace(WORK, period_s=0.1), target)
+    assert "median error 4 %" in str(figures["energy"])
+    assert str(figures["average_power"]).endswith("predicted (board energy, unvalidated)")
+
+
 #: those that this predictor is for
 BOARDS = [name for name in board.names() if board.load(name).kind != "neuromorphic"]
 
