@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 #: operators that only change the number format: they cost time and compute nothing
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "Cast", "DynamicQuantizeLinear")
 
+#: boards that a line of methods names; more are "the others"
+_NAMED = 6
+
 
 def examine(model: str, targets: Sequence[str] = ()) -> dict[str, Any]:
     """Everything `edgetk inspect` prints, as JSON-ready data, for each form of `model` (see `source.open_model`).
@@ -109,6 +112,8 @@ def terminal(found: dict[str, Any], console: Console) -> None:
         for name, text in _facts(form):
             line(f"  {name:<12} {text}")
         console.print(_fit_table(form))
+        for text in _methods(form):
+            line(f"  {text}")
         for row in form["targets"]:
             for reason in dict.fromkeys(f["reason"] for f in row["figures"] if f["kind"] == "missing"):
                 line(f"  — on {row['target']}: {reason}")
@@ -157,15 +162,39 @@ def _fit_table(form: dict[str, Any]) -> Any:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="predicted", title_justify="left")
-    columns = ("latency", "energy", "ram", "flash")
+    columns = _columns(form)
     for heading in ("target", "fits", *columns):
-        table.add_column(heading, justify="left" if heading in ("target", "fits") else "right")
+        table.add_column(heading.replace("_", " "), justify="left" if heading in ("target", "fits") else "right")
     for row in form["targets"]:
         figures = {f["metric"]: figure_from_json(f) for f in row["figures"]}
         cells = [_cell(figures.get(c)) for c in columns]
         fit = {True: "yes", None: "not known"}.get(row["fits"], "no: " + "; ".join(row["reasons"]))
         table.add_row(*(Text(c) for c in (row["target"], fit, *cells)))
     return table
+
+
+def _columns(form: dict[str, Any]) -> tuple[str, ...]:
+    """The figures of the table: of one inference, and what a stream asks of a board that is always on."""
+    streamed = ("duty_cycle", "average_power", "slowest_clock") if form["signature"]["period_s"] else ()
+    return ("latency", "energy", "ram", "flash", *streamed)
+
+
+def _methods(form: dict[str, Any]) -> list[str]:
+    """How each figure of the table was come by, what that was calibrated on and how far off it was: one line a method."""
+    boards: dict[tuple[str, str], list[str]] = {}
+    for row in form["targets"]:
+        for data in row["figures"]:
+            figure = figure_from_json(data)
+            if isinstance(figure, Predicted) and figure.metric in _columns(form):
+                boards.setdefault((figure.method, figure.metric), []).append(row["target"])
+    metrics: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (method, metric), names in boards.items():
+        metrics.setdefault((method, tuple(names)), []).append(metric.replace("_", " "))
+    rows = sorted(metrics.items(), key=lambda item: len(item[0][1]) > _NAMED)  # a long list last: all that are not named before
+    return [
+        f"{', '.join(found)} by {method}: {', '.join(names) if len(names) <= _NAMED else f'the other {len(names)} boards'}"
+        for (method, names), found in rows
+    ]
 
 
 def _cell(figure: Any) -> str:

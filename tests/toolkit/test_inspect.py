@@ -1,6 +1,7 @@
 """`inspect`: the numbers of a graph that can be checked by hand, and what a zoo model shows of both its forms."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,27 @@ def test_only_the_named_boards_are_shown(tmp_path):
     (form,) = inspect.examine(str(path), ("jetson", "raspberry-pi-5"))["forms"]
     assert [row["target"] for row in form["targets"]] == ["jetson-orin-nano-8g", "jetson-orin-nano-8g:cpu", "raspberry-pi-5"]
     assert {f["kind"] for row in form["targets"] for f in row["figures"]} <= {"predicted", "missing"}
+
+
+def test_every_figure_in_the_table_has_its_method_below_it(tmp_path):
+    """The graph is float32: what was calibrated with int8 does not hold for it."""
+    path = write(tmp_path / "m.onnx")
+    lines = [x.strip() for x in call("inspect", path, "-t", "stm32h7a3", "-t", "raspberry-pi-4").stdout.splitlines()]
+    assert lines[-3:] == [
+        "flash, ram by memory plan, unvalidated: stm32h7a3, raspberry-pi-4",
+        "latency by roofline, unvalidated: stm32h7a3, raspberry-pi-4",
+        "energy by board energy, unvalidated: stm32h7a3, raspberry-pi-4",
+    ]
+    assert re.search(r"^  energy by board energy, unvalidated: the other \d\d boards$", call("inspect", path).stdout, re.M)
+
+
+def test_a_stream_shows_what_a_board_that_is_always_on_draws():
+    path = Path(__file__).parents[1] / "data" / "lmuformer_xs_int8_stream.onnx"
+    text = " ".join(call("inspect", path, "-t", "stm32h7a3").stdout.split())
+    assert "duty cycle average power slowest clock" in text
+    assert "latency, duty cycle, slowest clock by roofline, calibrated on X-CUBE-AI 9.0 on STM32H7A3" in text
+    assert "average power by board energy, unvalidated: stm32h7a3" in text
+    assert " MHz " in text  # the slowest clock that keeps up
 
 
 def test_what_does_not_fit_says_why(tmp_path):
