@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +22,8 @@ _KINDS = {
     "voltage": (re.compile(r"volt|vbus", re.I), _VOLTAGE),
     "current": (re.compile(r"current|amp|ibus", re.I), _CURRENT),
 }
+#: what looks like a unit: with a prefix, or a longer span of time
+_UNIT = re.compile(r"[a-zµ]?[wvas]|min(utes?)?|h(ours?)?|days?")
 #: numbers above these are times since 1970, in seconds or milliseconds
 _EPOCH_S, _EPOCH_MS = 1e9, 1e12
 
@@ -46,6 +49,8 @@ def read(path: Path, start_s: float | None = None, volts: float | None = None) -
         try:
             when = _time(row[columns["time"][0]], columns["time"][1], start_s)
             values = {key: float(row[index]) * factor for key, (index, factor) in columns.items() if key != "time"}
+            if not all(map(math.isfinite, (when, *values.values()))):
+                raise ValueError("not finite")
         except (ValueError, IndexError) as error:
             raise InputError(f"power log {path.name}: line {number} must hold times and numbers, got {row}; mend it") from error
         if times and when < times[-1]:
@@ -76,7 +81,7 @@ def _header(rows: list[list[str]], path: Path, volts: float | None) -> tuple[int
         for index, name in enumerate(row):
             for kind, (pattern, units) in _KINDS.items():
                 if kind not in columns and pattern.search(name):
-                    columns[kind] = (index, _factor(name, units))
+                    columns[kind] = (index, _factor(name, units, path))
                     break
         if "time" not in columns:
             continue
@@ -95,10 +100,12 @@ def _header(rows: list[list[str]], path: Path, volts: float | None) -> tuple[int
     )
 
 
-def _factor(name: str, units: dict[str, float]) -> float:
-    """What a column's unit is in base units; without one it is taken to be in them."""
+def _factor(name: str, units: dict[str, float], path: Path) -> float:
+    """What a column's unit is in base units; none is taken to be those. Raises InputError for a unit unknown here."""
     found = re.search(r"[(\[]\s*([^)\]]+?)\s*[)\]]|_([A-Za-zµ]+)$", name.strip())
     unit = (found.group(1) or found.group(2)).lower() if found else ""
+    if unit not in units and _UNIT.fullmatch(unit):
+        raise InputError(f"power log {path.name}: units must be among {', '.join(units)}, got {name!r}; convert the column")
     return units.get(unit, 1.0)
 
 

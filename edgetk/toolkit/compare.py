@@ -35,10 +35,15 @@ def compare(predicted: Path, measured: Path, device: str = "") -> list[Pair]:
 
     Any JSON document of edgetk will do (`report.json`, `edgetk bench --json`, `edgetk inspect --json`): figures are looked for
     in it, under the name of their artifact. Both files may be one. `device` picks predictions by a part of their device's name.
-    Raises InputError where a file is no JSON, or where nothing is in both.
+    Raises InputError where a file is no JSON, where nothing is in both, and where it is not plain what belongs together.
     """
     guesses = [(name, f) for name, f in _figures(predicted) if isinstance(f, Predicted) and device in f.device]
-    seen = {(name, f.metric): f for name, f in _figures(measured) if isinstance(f, Measured)}
+    seen: dict[tuple[str, str], Measured] = {}
+    origins: dict[tuple[str, str], set[tuple[str, str]]] = {}
+    for name, f in _figures(measured):
+        if isinstance(f, Measured):
+            seen[name, f.metric] = f
+            origins.setdefault((name, f.metric), set()).add((f.device, str(f.conditions.get("artifact_sha256", ""))))
     pairs = [Pair(name, f, seen[name, f.metric]) for name, f in guesses if (name, f.metric) in seen]
     names: dict[tuple[str, str], set[str]] = {}
     for pair in pairs:
@@ -48,6 +53,12 @@ def compare(predicted: Path, measured: Path, device: str = "") -> list[Pair]:
             raise InputError(
                 f"compare: {metric} of {artifact} must be predicted for one device, got {', '.join(sorted(devices))}; "
                 "name one with --device"
+            )
+    for artifact, metric in names:
+        if len(found := origins[artifact, metric]) > 1:
+            where = ", ".join(f"{on} (sha256 {digest[:8]})" if digest else on for on, digest in sorted(found))
+            raise InputError(
+                f"compare: {metric} of {artifact} must be measured on one device from one file, got {where}; give one of them"
             )
     if not pairs:
         raise InputError(

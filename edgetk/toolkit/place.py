@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,6 +108,13 @@ def places(targets: Sequence[str], wanted: bool, host: str = "") -> tuple[Place,
         raise UsageError(f"compress: --host must stand beside --measure, got {host} alone; add --measure")
     addresses = [host, *("" for _ in targets[1:])]
     return tuple(place(text, address) for text, address in zip(targets, addresses, strict=True)) if wanted else ()
+
+
+def items(paths: Sequence[Path], where: Place) -> list[Item]:
+    """Files to measure, each once; where two have one name, they go by their paths. Raises what `item` raises."""
+    once = list(dict.fromkeys(paths))
+    names = Counter(path.name for path in once)
+    return [replace(item(path, where), name=path.name if names[path.name] == 1 else str(path)) for path in once]
 
 
 def item(path: Path, where: Place) -> Item:

@@ -332,6 +332,9 @@ def test_logs_that_are_none(tmp_path: Path) -> None:
     for text, message in (
         ("a,b\n1,2\n", "its header must name a time and power, or voltage and current, got .*; add the names"),
         ("", "its header must name a time and power, or voltage and current, got nothing; add the names"),
+        ("time,power\n1750000000,nan\n", "line 2 must hold times and numbers, got .*; mend it"),
+        ("time,Power (kW)\n1750000000,1\n", r"units must be among w, mw, uw, µw, got 'Power \(kW\)'; convert the column"),
+        ("time_min,power\n1750000000,1\n", "units must be among s, sec, .*, got 'time_min'; convert the column"),
         ("time,power\n1750000000,x\n", "line 2 must hold times and numbers, got .*; mend it"),
         ("time,power\n1750000001,1\n1750000000,1\n", "times must not go back, got 1750000000.0 in line 3; sort or split"),
     ):

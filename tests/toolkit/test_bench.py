@@ -136,6 +136,8 @@ def test_settings_that_are_none() -> None:
         ({"threads": 0}, "threads must be at least 1, got 0; correct it"),
         ({"windows": -1}, "windows must be at least 0, got -1; correct it"),
         ({"budget_s": 0.0}, r"budget_s must be above 0, got 0\.0; give seconds"),
+        ({"warmup_s": -1.0}, r"warmup_s must not be below 0, got -1\.0; give seconds"),
+        ({"idle_s": float("nan")}, r"idle_s must not be below 0, got nan; give seconds"),
         ({"precision": "int8"}, r"precision must be fp32 or fp16, got 'int8'; int8 "),
     ):
         with pytest.raises(UsageError, match=text):
@@ -277,6 +279,31 @@ def test_the_command(tmp_path: Path) -> None:
     assert sum(layer["share"] for layer in row["layers"]) == pytest.approx(1)
 
 
+def test_where_nothing_runs_the_command_fails(tmp_path: Path) -> None:
+    """The table says why; a script sees it by the exit status."""
+    quickly = ("--seconds", "0.05", "--warmup", "0.01", "--windows", "0")
+    done = invoke("bench", str(save(tmp_path)), *quickly, "--cores", "9999", "-o", str(tmp_path / "out.json"))
+    assert done.exit_code == 1
+    assert "cores must be among" in " ".join(done.stdout.split())
+    assert "bench: 1 of 1 files did not run" in done.stderr
+    assert len(json.loads((tmp_path / "out.json").read_text())["results"]) == 1
+
+
+def test_a_missing_runtime_has_its_remedy() -> None:
+    text = "onnxruntime: ModuleNotFoundError: No module named 'numpy'; name a Python that has it with --python"
+    assert set(reasons({"error": "ModuleNotFoundError: No module named 'numpy'"}).values()) == {text}
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    paths = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        paths.append(save(tmp_path / name))
+    here = place.place("host")
+    assert [item.name for item in place.items([paths[0], paths[0]], here)] == [paths[0].name]
+    assert [item.name for item in place.items(paths, here)] == [str(path) for path in paths]
+
+
 def test_the_command_prints_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:
     command = importlib.import_module("edgetk.toolkit.commands.bench")
     seen = result(data(operators=[]))
@@ -302,6 +329,7 @@ def test_the_command_prints_what_was_found(capsys: pytest.CaptureFixture[str]) -
         (("--cores", "a"), "bench: --cores must be numbers with commas, got 'a'; give them as 0,1"),
         (("--power-log-start", "noon"), "bench: --power-log-start must be like 2026-01-31T12:00:00 or seconds since 1970"),
         (("--target", "jetson"), "must have an address to be measured, got none; give --host"),
+        (("--power-log", "log.csv", "--windows", "0"), "bench: --power-log must stand beside windows of energy, got 0; leave"),
     ],
 )
 def test_the_command_refuses(tmp_path: Path, arguments: tuple[str, ...], text: str) -> None:

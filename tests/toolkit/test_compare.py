@@ -91,6 +91,19 @@ def test_predictions_for_two_devices_need_a_choice(tmp_path: Path) -> None:
     assert len(compare(guess, seen, device="pi")) == 1
 
 
+def test_two_files_of_one_name_and_two_boards_are_told_apart(tmp_path: Path) -> None:
+    guess = write(tmp_path, "p.json", [{"artifact": "a.onnx", **predicted(1.0)}])
+    other = {**measured(2.0), "device": "this board"}
+    seen = write(tmp_path, "m.json", [{"artifact": "a.onnx", **one} for one in (measured(1.0), other)])
+    text = r"latency of a\.onnx must be measured on one device from one file, got that board, this board; give one of them"
+    with pytest.raises(InputError, match=text):
+        compare(guess, seen)
+    rows = [{**measured(1.0), "conditions": {"artifact_sha256": digest * 8}} for digest in ("0123", "4567")]
+    seen = write(tmp_path, "m.json", [{"artifact": f"{i}/a.onnx", **row} for i, row in enumerate(rows)])
+    with pytest.raises(InputError, match=r"got that board \(sha256 01230123\), that board \(sha256 45674567\); give one"):
+        compare(guess, seen)
+
+
 def test_wrong_files_get_one_sentence(tmp_path: Path) -> None:
     guess, seen = files(tmp_path)
     with pytest.raises(InputError, match=r"compare: .*none\.json must be a readable file, got No such file"):

@@ -56,6 +56,9 @@ class Settings:
         for name in ("budget_s", "window_s"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"bench: {name} must be above 0, got {getattr(self, name)}; give seconds")
+        for name in ("warmup_s", "idle_s"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"bench: {name} must not be below 0, got {getattr(self, name)}; give seconds")
         if self.precision not in ("fp32", "fp16"):
             raise UsageError(
                 f"bench: precision must be fp32 or fp16, got {self.precision!r}; int8 belongs into the graph (Q/DQ)"

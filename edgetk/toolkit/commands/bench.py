@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from edgetk.core import units
-from edgetk.core.errors import InputError, UsageError
+from edgetk.core.errors import EdgetkError, InputError, UsageError
 from edgetk.toolkit.commands import shared
 
 #: layers that are printed of a profile; the JSON has all
@@ -99,7 +99,9 @@ def bench(
     else:
         if not artifacts:
             raise UsageError("bench: a file must be named, got none; name exported files, or --from")
-        items = [places.item(path, where) for path in artifacts]
+        if log is not None and not windows:
+            raise UsageError("bench: --power-log must stand beside windows of energy, got 0; leave --windows out")
+        items = places.items(artifacts, where)
         listener = shared.listener()
         with listener.task(f"measuring on {where.name}"):
             found = measuring.measure(items, where, settings, listener.log, keep, log)
@@ -107,8 +109,11 @@ def bench(
         Workspace.at(output.parent).write_json(output.name, found)
     if as_json:
         shared.print_json(found)
-        return
-    _print(found)
+    else:
+        _print(found)
+    broken = sum("error" in row["raw"] for row in found["results"])
+    if broken:
+        raise EdgetkError(f"bench: {broken} of {len(found['results'])} files did not run; each says why, mend it and run again")
 
 
 def _json(path: Path) -> dict[str, Any]:
