@@ -291,7 +291,10 @@ def test_where_nothing_runs_the_command_fails(tmp_path: Path) -> None:
 
 def test_a_missing_runtime_has_its_remedy() -> None:
     text = "onnxruntime: ModuleNotFoundError: No module named 'numpy'; name a Python that has it with --python"
-    assert set(reasons({"error": "ModuleNotFoundError: No module named 'numpy'"}).values()) == {text}
+    missing = {"error": "ModuleNotFoundError: No module named 'numpy'"}
+    assert set(reasons(missing).values()) == {text}
+    here = _figures.figures(result(missing, where="this machine"))  # it has no other Python to name
+    assert {str(figure) for figure in here} == {f"not available: {text.partition(';')[0]}"}
 
 
 def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:

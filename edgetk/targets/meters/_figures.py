@@ -25,7 +25,8 @@ def figures(result: Result, log: power.Trace | str | None = None) -> list[Measur
     data, item = result.data, result.item
     streaming = item.signature.period_s is not None
     if "error" in data:
-        remedy = "; name a Python that has it with --python" if data["error"].startswith("ModuleNotFoundError") else ""
+        absent = data["error"].startswith("ModuleNotFoundError") and result.where.startswith("ssh:")
+        remedy = "; name a Python that has it with --python" if absent else ""
         reason = f"{item.runtime}: {data['error']}{remedy}"
         return [Missing(metric, reason, result.where) for metric in _metrics(streaming, result)]
     found: list[Measured | Missing] = []
