@@ -90,7 +90,7 @@ class Workspace:
             os.close(handle)
 
     def write(self, name: str, content: bytes) -> str:
-        """Write a file whole or not at all, and give its SHA-256.
+        """Write a file whole or not at all, and give its SHA-256. What begins with `#!` can be executed.
 
         A file of that name that was there before stays as it is if this fails. Raises InputError (no permission, not a
         folder) or EdgetkError (disk full, other faults of the file system).
@@ -104,7 +104,7 @@ class Workspace:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
+            os.chmod(temporary, 0o755 if content.startswith(b"#!") else 0o644)
             os.replace(temporary, path)
             _sync_folder(path.parent)
         except OSError as error:

@@ -38,6 +38,14 @@ def test_write_gives_the_hash_and_reads_back(tmp_path: Path) -> None:
     assert not made.has("a/b.bin")
 
 
+def test_a_script_can_be_executed(tmp_path: Path) -> None:
+    made = Workspace.at(tmp_path)
+    made.write_text("run.sh", "#!/bin/sh\n")
+    made.write_text("read.me", "text\n")
+    assert os.access(tmp_path / "run.sh", os.X_OK)
+    assert (tmp_path / "read.me").stat().st_mode & 0o777 == 0o644
+
+
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/x", "", ".", "link/x"])
 def test_names_stay_inside(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "run"

@@ -126,6 +126,8 @@ def _print(found: Mapping[str, Any], output: Path | None) -> None:
     for file in found.get("files", ()):
         proof = f", {Parity.from_json(file['parity'])}" if file["parity"] else ""
         print(f"{output}/{file['path']}: {file['form']} form, {file['precision']}, {file['size_bytes']:,} bytes{proof}")
+        for note in file["notes"]:
+            print(f"  {note}")
     if "cpp" in found:
         folder = found["cpp"]["folder"]
         print(f"{folder}: C++ project of {len(found['cpp']['files'])} files; build and check it:")
