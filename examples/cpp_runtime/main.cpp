@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -94,14 +95,26 @@ Arguments read_arguments(int count, char** values) {
   return found;
 }
 
-/// Up to `wanted` samples from stdin; fewer only at its end.
-std::size_t read_stdin(std::vector<float>& samples, std::size_t wanted) {
-  static std::vector<unsigned char> bytes;
-  bytes.resize(2 * wanted);
-  const std::size_t n = std::fread(bytes.data(), 2, wanted, stdin);
-  for (std::size_t i = 0; i < n; ++i) samples[i] = edgetk::from_pcm16(bytes.data() + 2 * i);
-  return n;
-}
+/// Raw samples on stdin, a piece at a time. `read` throws Error for a WAV file's header, an odd number of bytes, or nothing.
+class Stdin {
+ public:
+  /// Up to `wanted` samples; fewer only at the end.
+  std::size_t read(std::vector<float>& samples, std::size_t wanted) {
+    bytes_.resize(2 * wanted);
+    const std::size_t got = std::fread(bytes_.data(), 1, bytes_.size(), stdin);
+    if (first_ && got == 0) throw edgetk::Error("stdin: must hold 16-bit samples, got none; check what writes it");
+    if (first_ && got >= 4 && std::memcmp(bytes_.data(), "RIFF", 4) == 0)
+      throw edgetk::Error("stdin: must be raw 16-bit samples, got a WAV file; name the file, or drop its header");
+    if (got % 2) throw edgetk::Error("stdin: must be 16-bit samples, got an odd number of bytes; check what writes it");
+    first_ = false;
+    for (std::size_t i = 0; i < got / 2; ++i) samples[i] = edgetk::from_pcm16(bytes_.data() + 2 * i);
+    return got / 2;
+  }
+
+ private:
+  std::vector<unsigned char> bytes_;
+  bool first_ = true;
+};
 
 void print_clip(const edgetk::Description& d, const edgetk::Scores& scores) {
   std::string line = "{\"scores\":{";
@@ -147,11 +160,12 @@ int run(int count, char** values) {
     }
   };
   std::vector<float> chunk(hop);
+  Stdin piped;
   for (;;) {
     const float* from = chunk.data();
     std::size_t n = 0;
     if (arguments.source == "-") {
-      n = read_stdin(chunk, hop);
+      n = piped.read(chunk, hop);
     } else {
       n = std::min(hop, samples.size() - heard);
       from = samples.data() + heard;

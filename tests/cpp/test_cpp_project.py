@@ -181,7 +181,7 @@ def test_a_library_by_name_or_none_at_all(project: Path, tmp_path: Path) -> None
     done = configure(project, tmp_path / "b", f"-DEDGETK_ORT_LIBRARY={tmp_path}/no.so", ok=False)
     assert f"EDGETK_ORT_LIBRARY: must be a library file, got {tmp_path}/no.so" in " ".join(done.stderr.split())
     done = configure(project, tmp_path / "c", "-DEDGETK_ORT_CONFIG=OFF", "-DCMAKE_DISABLE_FIND_PACKAGE_Python3=ON")
-    assert "-- ONNX Runtime: not found; name its library with the environment variable EDGETK_ORT_LIBRARY" in done.stdout
+    assert "-- ONNX Runtime: not found; name its library with -DEDGETK_ORT_LIBRARY=FILE, or " in done.stdout
 
 
 def test_the_declarations_are_those_of_the_runtimes_header(tmp_path: Path) -> None:

@@ -158,6 +158,7 @@ def test_sounds_that_are_refused(project: Path, build: Path, tmp_path: Path) -> 
         "two": (write_wav(tmp_path / "two.wav", silence, channels=2), "must be mono, got 2 channels; mix it down first"),
         "none": (write_wav(tmp_path / "none.wav", silence[:0]), "must hold sound, got 0 samples; record it again"),
         "absent": (tmp_path / "absent.wav", "must be a sound file, got no such file; check the path"),
+        "folder": (tmp_path, "must be a sound file, got one that cannot be read; check the path"),
     }
     whole = write_wav(tmp_path / "whole.wav", silence).read_bytes()
     for name, content, message in (
@@ -172,6 +173,18 @@ def test_sounds_that_are_refused(project: Path, build: Path, tmp_path: Path) -> 
         sounds[name] = (tmp_path / f"{name}.wav", message)
     for path, message in sounds.values():
         assert said(run(build / "edgetk_listen", path, ok=False)) == f"{path}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("piped", "message"),
+    [
+        (b"", "must hold 16-bit samples, got none; check what writes it"),
+        (b"RIFF" + bytes(1000), "must be raw 16-bit samples, got a WAV file; name the file, or drop its header"),
+        (bytes(1001), "must be 16-bit samples, got an odd number of bytes; check what writes it"),
+    ],
+)
+def test_pipes_that_are_refused(build: Path, piped: bytes, message: str) -> None:
+    assert said(run(build / "edgetk_listen", "-", stdin=piped, ok=False)) == f"stdin: {message}"
 
 
 @pytest.mark.parametrize(
@@ -206,7 +219,7 @@ def test_libraries_that_are_no_runtime(project: Path, build: Path, driver: Path,
     assert said(done).endswith("undefined symbol: OrtGetApiBase; correct the path")
     done = run(driver, "misuse", model(project), "after flush", ok=False)  # built without a place to look in
     if "got more after flush" not in done.stderr:  # a runtime of the system
-        advice = "name it with EDGETK_ORT_LIBRARY=/path/to/libonnxruntime.so.1"
+        advice = "run pip install onnxruntime and cmake again, or name it with EDGETK_ORT_LIBRARY=/path/to/libonnxruntime.so.1"
         assert said(done) == f"ONNX Runtime: must be installed, got no library that loads; {advice}"
     done = run(listen, "--onnxruntime", library(), "--operators", "libm.so.6", sound, ok=False)
     assert said(done).startswith("libm.so.6: must be edgetk's operator library for this machine, got: ")

@@ -106,8 +106,8 @@ function(edgetk_find_onnxruntime)
   if(library)
     edgetk_use_loaded("${library}" "the Python package")
   else()
-    message(STATUS "ONNX Runtime: not found; name its library with the environment variable EDGETK_ORT_LIBRARY "
-                   "when the program runs")
+    message(STATUS "ONNX Runtime: not found; name its library with -DEDGETK_ORT_LIBRARY=FILE, or with the environment variable of "
+                   "that name when the program runs, or a Python that has it with -DPython3_EXECUTABLE=FILE")
   endif()
 endfunction()
 

@@ -22,6 +22,7 @@ inline float from_pcm16(const unsigned char* bytes) {
 inline std::vector<float> read_wav(const std::string& path, int sample_rate) {
   std::ifstream file(path, std::ios::binary);
   if (!file) throw Error(path + ": must be a sound file, got no such file; check the path");
+  if (file.peek(); file.bad()) throw Error(path + ": must be a sound file, got one that cannot be read; check the path");
   const std::vector<unsigned char> bytes{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   const auto number = [&](std::size_t at, int size) {
     std::uint32_t value = 0;

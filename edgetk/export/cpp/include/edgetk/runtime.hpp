@@ -35,8 +35,8 @@ class Runtime {
       if (auto runtime = tried(name)) return runtime;
     }
     throw Error(
-        "ONNX Runtime: must be installed, got no library that loads; name it with "
-        "EDGETK_ORT_LIBRARY=/path/to/libonnxruntime.so.1");
+        "ONNX Runtime: must be installed, got no library that loads; run pip install onnxruntime and cmake again, or name "
+        "it with EDGETK_ORT_LIBRARY=/path/to/libonnxruntime.so.1");
 #endif
   }
 
