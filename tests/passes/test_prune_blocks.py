@@ -18,9 +18,9 @@ from edgetk.core.bundle import Bundle, PassRecord
 from edgetk.core.contracts import Split
 from edgetk.core.errors import InputError, PreconditionError, RecipeError
 from edgetk.models import axformer
-from edgetk.models.layers.elements import declared
+from edgetk.models.layers.elements import declared, macs_of, parameters_of
 from edgetk.passes import _importance
-from edgetk.passes._hierarchical import Rules, Search, Trial
+from edgetk.passes._hierarchical import Outcome, Rules, Search, Trial
 from edgetk.passes._prefix_cache import PrefixCache
 from edgetk.passes._trials import Trials, batched
 from edgetk.passes.prune_blocks import PruneBlocks
@@ -153,6 +153,11 @@ def compressed(made: PruneBlocks, bundle: Bundle) -> tuple[Bundle, dict[str, Any
     return bundle.with_body(result.body, record, signature=result.signature or bundle.signature), dict(result.notes)
 
 
+def tensor_bytes(content: bytes) -> int:
+    """Of a safetensors file: all but its header."""
+    return len(content) - 8 - int.from_bytes(content[:8], "little")
+
+
 @pytest.mark.parametrize(
     "goal", [{"goal": "accuracy"}, {"goal": "size", "max_loss": 0.5, "max_drop": 0.0}, {"goal": "speed", "max_drop": 0.3}]
 )
@@ -164,6 +169,7 @@ def test_a_smaller_model_that_opens_again(goal: dict[str, Any], tmp_path: Path) 
     assert notes["removed"] or notes["hard"]
     path = tmp_path / "model.safetensors"
     path.write_bytes(checkpoint.save_model(after))
+    assert tensor_bytes(checkpoint.save_model(bundle)) - tensor_bytes(path.read_bytes()) == 4 * notes["parameters_removed"]
     again, x = checkpoint.load_model(path), Texts().split("test").features
     with torch.no_grad():
         assert torch.equal(again.module(x), after.module(x))
@@ -171,7 +177,10 @@ def test_a_smaller_model_that_opens_again(goal: dict[str, Any], tmp_path: Path) 
         assert notes["milliseconds_saved"]["how"] == "measured"
     else:
         losses = [line["loss"] for line in notes["accepted"]]
-        assert len(losses) == len(notes["removed"]) + len(notes["hard"]) + 1 or goal["goal"] == "accuracy"
+        if goal["goal"] == "accuracy":
+            assert losses == sorted(set(losses), reverse=True)
+        else:
+            assert len(losses) == len(notes["removed"]) + len(notes["hard"]) + 1
 
 
 def test_predicted_milliseconds_order_a_search_for_a_board() -> None:
@@ -276,6 +285,30 @@ def test_a_bar_shows_what_is_left(tmp_path: Path) -> None:
         made(replace(bundle, body=copy.deepcopy(bundle.body), notebook=notebook))
     most = 3 + 3 * (1 + 3) + 3 * (1 + 3) + 1
     assert seen == [("prune-blocks: evaluations", most - 1)]
+
+
+@pytest.mark.parametrize("rules", [Rules(keep=4), Rules("size", "saved", max_loss=0.5), Rules("size", "worth", max_loss=0.5)])
+def test_along_a_search_nothing_grows(rules: Rules) -> None:
+    bundle = encoder()
+    blocks, evaluate, accepted = declared(bundle.module, 16), trials(bundle), list[Trial]()
+
+    class Listening:
+        n = evaluate.n
+
+        def __call__(self, trial: Trial) -> Outcome:
+            return evaluate(trial)
+
+        def accept(self, trial: Trial) -> None:
+            accepted.append(trial)
+            evaluate.accept(trial)
+
+    saves = {b.name: float(b.parameters) for b in blocks} | {p.name: float(p.parameters) for b in blocks for p in b.parts}
+    found = Search(blocks, Listening(), rules, saves).run()
+    assert accepted
+    assert accepted[-1].removed == found.removed
+    for count in (parameters_of, macs_of):
+        gone = [count(blocks, trial.removed) for trial in accepted]
+        assert gone == sorted(gone)
 
 
 @pytest.mark.parametrize(
