@@ -8,7 +8,7 @@ the board (`jetson-nano:cpu`), one of its power modes (`jetson-nano:5W`), or bot
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,16 @@ def units(name: str) -> tuple[str, ...]:
     if built_in not in names():
         return (name,)
     return (name, *(f"{built_in}:{unit}" for unit in _read(_FOLDER / f"{built_in}.toml").get("units", {})))
+
+
+def with_units(targets: Sequence[Target]) -> list[Target]:
+    """The targets and the other units of their boards: a small network may well be faster on a Jetson's CPU than on its GPU."""
+    found = {board.name: board for board in targets}
+    for board in targets:
+        if board.name in names() and load(board.name) == board:  # a file of one's own may have the name of a built-in board
+            for name in units(board.name):
+                found.setdefault(name, load(name))
+    return list(found.values())
 
 
 def load(name_or_path: str) -> Target:

@@ -100,17 +100,20 @@ def _write(emitted: Emitted, exporter: str, target: Target, workspace: Workspace
 
 
 def figures(delivered: Sequence[Delivered], targets: Sequence[Target], workspace: Workspace) -> list[FigureRow]:
-    """Every figure of every graph on every target: predicted from it, measured where this machine is the target.
+    """Every figure of every graph on every target and on the other units of its board: predicted, measured on this machine.
 
     Files that were made from one graph share its figures, under the name of the first.
     """
+    from edgetk.targets import board
+
     rows = []
+    boards = board.with_units(targets)
     graphs: dict[int, Delivered] = {}
     for item in delivered:
         graphs.setdefault(id(item.emitted.lowered), item)
     for item in graphs.values():
         artifact, workload = item.artifact, item.workload
-        for target in targets:
+        for target in boards:
             found: list[Figure] = list(cost.predict(workload, target))
             if target.measurable:
                 seen = _measure(item, target, workspace)

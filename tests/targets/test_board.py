@@ -380,3 +380,12 @@ def test_no_board_draws_more_idle_than_busy() -> None:
         for part in ("", *board.parts(name)):
             target = board.load(f"{name}:{part}" if part else name)
             assert target.power_w is None or target.idle_w is None or target.idle_w <= target.power_w, target.name
+
+
+def test_the_other_units_of_boards_come_along_once(tmp_path: Path) -> None:
+    named = [board.load(name) for name in ("jetson-nano", "jetson-nano:cpu", "stm32h7a3", "jetson-tx2:MAXQ")]
+    assert [target.name for target in board.with_units(named)] == [target.name for target in named]
+    assert [target.name for target in board.with_units(named[:1])] == ["jetson-nano", "jetson-nano:cpu"]
+    file = tmp_path / "jetson-nano.toml"
+    file.write_text(GOOD)
+    assert [target.name for target in board.with_units([board.load(str(file))])] == ["jetson-nano"]  # only the name is the same
