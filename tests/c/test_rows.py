@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from edgetk.core.errors import PreconditionError
 from edgetk.export.c.elementwise import index
-from edgetk.export.c.steps import Constant, Convolve, Strided
+from edgetk.export.c.operands import Constant
+from edgetk.export.c.steps import Convolve, Strided
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.lists(st.booleans(), min_size=4, max_size=4), st.integers(0, 3))

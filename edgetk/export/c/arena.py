@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edgetk.export.c.steps import Buffer, Step, reads
+from edgetk.export.c.operands import Buffer
+from edgetk.export.c.steps import Step, reads
 
 ALIGN = 4
 

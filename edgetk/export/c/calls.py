@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from edgetk.export.c.elementwise import number
-from edgetk.export.c.steps import Array, BinaryAttention, Buffer, Product, Reduce, Rows, Segment, Strided, TableRows
+from edgetk.export.c.operands import Array, Buffer, Segment
+from edgetk.export.c.steps import BinaryAttention, Product, Reduce, Rows, Strided, TableRows
 
 
 def base(buffer: Buffer) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from edgetk.export.c.graph import Node, refuse
-from edgetk.export.c.steps import Codes, Constant, Expression, Memory, Operand, Segment
+from edgetk.export.c.operands import Codes, Constant, Expression, Memory, Operand, Segment
 from edgetk.export.c.table import Function
 
 #: operator -> C text over its operands; comparisons and logic give a condition

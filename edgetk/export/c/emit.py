@@ -7,19 +7,9 @@ from collections.abc import Iterator, Sequence
 from edgetk.export.c import elementwise
 from edgetk.export.c.calls import at, call, each, row, spot
 from edgetk.export.c.elementwise import number
+from edgetk.export.c.operands import WIDTH, Array, Memory
 from edgetk.export.c.program import Program, mixed
-from edgetk.export.c.steps import (
-    WIDTH,
-    Array,
-    Convolve,
-    Copy,
-    Dense,
-    FloatDense,
-    Lookup,
-    Loop,
-    Memory,
-    Step,
-)  # fmt: skip
+from edgetk.export.c.steps import Convolve, Copy, Dense, FloatDense, Lookup, Loop, Step
 
 
 def header(program: Program, notes: Sequence[str] = ()) -> str:

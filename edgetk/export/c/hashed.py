@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from edgetk.export.c.graph import Node, refuse
+from edgetk.export.c.operands import FLOAT, Memory, Operand, Segment
 from edgetk.export.c.planner import Planner
 from edgetk.export.c.products import words
-from edgetk.export.c.steps import FLOAT, BinaryAttention, Memory, Operand, Segment, TableRows
+from edgetk.export.c.steps import BinaryAttention, TableRows
 from edgetk.models.layers.memory_hash import FRACTION_BITS, most_tables
 
 

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from edgetk.core.signature import TensorSpec
+from edgetk.export.c.operands import Buffer
 from edgetk.export.c.program import Program
-from edgetk.export.c.steps import Buffer
 
 #: by machine: instruction sets from the best to the plainest, what asks the processor for it, and the compiler's options
 ISAS = {

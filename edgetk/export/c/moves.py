@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from edgetk.export.c.graph import Node, refuse
+from edgetk.export.c.operands import Codes, Constant, Expression, Memory, Operand, Segment
 from edgetk.export.c.planner import Planner
-from edgetk.export.c.steps import Codes, Constant, Expression, Memory, Operand, Segment, Strided
+from edgetk.export.c.steps import Strided
 
 
 def view(planner: Planner, node: Node) -> Operand:

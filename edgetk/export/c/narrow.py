@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgetk.export.c.steps import CODE, Buffer, Copy, Grid, Loop, Memory, Plan, Segment, Step, reads
+from edgetk.export.c.operands import CODE, Buffer, Grid, Memory, Segment
+from edgetk.export.c.steps import Copy, Loop, Plan, Step, reads
 
 
 def narrow(plan: Plan) -> Plan:

@@ -11,21 +11,9 @@ from edgetk.core.signature import Signature, TensorSpec
 from edgetk.export.c import elementwise, hashed, moves, products, rounding, rows
 from edgetk.export.c.graph import Node, read, refuse
 from edgetk.export.c.narrow import narrow
+from edgetk.export.c.operands import Codes, Constant, Expression, Memory, Operand, Place, Segment, Weights, segments_of
 from edgetk.export.c.planner import Planner
-from edgetk.export.c.steps import (
-    Codes,
-    Constant,
-    Copy,
-    Expression,
-    Loop,
-    Memory,
-    Operand,
-    Place,
-    Plan,
-    Segment,
-    Weights,
-    segments_of,
-)  # fmt: skip
+from edgetk.export.c.steps import Copy, Loop, Plan
 from edgetk.export.graph import fingerprint
 
 #: operators that leave the elements where they are

@@ -8,22 +8,20 @@ import numpy as np
 
 from edgetk.export.c.graph import Graph, Node, refuse
 from edgetk.export.c.names import Names
-from edgetk.export.c.steps import (
+from edgetk.export.c.operands import (
     FLOAT,
     Array,
     Buffer,
     Codes,
     Constant,
-    Copy,
-    Loop,
     Memory,
     Operand,
     Place,
     Segment,
-    Step,
     Weights,
     dequantized,
-)  # fmt: skip
+)
+from edgetk.export.c.steps import Copy, Loop, Step
 
 
 @dataclass

@@ -7,22 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from edgetk.export.c.graph import Node, refuse
+from edgetk.export.c.operands import FLOAT, Array, Codes, Constant, Memory, Operand, Segment, Weights, dequantized
 from edgetk.export.c.planner import Planner
-from edgetk.export.c.steps import (
-    FLOAT,
-    Array,
-    Codes,
-    Constant,
-    Convolve,
-    Dense,
-    FloatDense,
-    Memory,
-    Operand,
-    Product,
-    Segment,
-    Weights,
-    dequantized,
-)  # fmt: skip
+from edgetk.export.c.steps import Convolve, Dense, FloatDense, Product
 
 
 def matmul(planner: Planner, node: Node) -> Operand:

@@ -8,7 +8,8 @@ from functools import cached_property
 import numpy as np
 
 from edgetk.export.c.arena import Arena, lay_out
-from edgetk.export.c.steps import WIDTH, Array, Buffer, Convolve, Dense, Plan, arrays
+from edgetk.export.c.operands import WIDTH, Array, Buffer
+from edgetk.export.c.steps import Convolve, Dense, Plan, arrays
 
 #: bytes of the records that describe a layer, on a 32-bit processor: four pointers and four numbers; twelve numbers
 LAYER_BYTES, SHAPE_BYTES = 32, 48

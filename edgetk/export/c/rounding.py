@@ -6,22 +6,9 @@ import numpy as np
 
 from edgetk.export.c import elementwise
 from edgetk.export.c.graph import Node, refuse
+from edgetk.export.c.operands import CODE, FLOAT, Codes, Constant, Expression, Grid, Memory, Operand, Segment, Weights
 from edgetk.export.c.planner import Planner
-from edgetk.export.c.steps import (
-    CODE,
-    FLOAT,
-    Codes,
-    Constant,
-    Expression,
-    Grid,
-    Lookup,
-    Loop,
-    Memory,
-    Operand,
-    Segment,
-    Step,
-    Weights,
-)  # fmt: skip
+from edgetk.export.c.steps import Lookup, Loop, Step
 from edgetk.export.c.table import tabulate
 
 

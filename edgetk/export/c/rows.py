@@ -7,8 +7,9 @@ from typing import Literal
 import numpy as np
 
 from edgetk.export.c.graph import Node, refuse
+from edgetk.export.c.operands import FLOAT, Memory, Operand
 from edgetk.export.c.planner import Planner
-from edgetk.export.c.steps import FLOAT, Memory, Operand, Reduce, Rows
+from edgetk.export.c.steps import Reduce, Rows
 
 
 def layer_norm(planner: Planner, node: Node) -> Operand:

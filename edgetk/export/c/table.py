@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edgetk.export.c.steps import Grid
+from edgetk.export.c.operands import Grid
 
 Function = Callable[[np.ndarray], np.ndarray]
 
