@@ -140,7 +140,8 @@ def test_a_file_that_does_not_run_there_says_why(server: ssh_server.Server, boar
     assert [type(figure) for figure in broken] == [Missing, Missing]
     assert str(broken[0]).startswith("not available: onnxruntime: ")
     if importlib.util.find_spec("tensorrt") is None:
-        assert str(without[0]) == "not available: tensorrt: ModuleNotFoundError: No module named 'tensorrt'"
+        text = "tensorrt: ModuleNotFoundError: No module named 'tensorrt'; name a Python that has it with --python"
+        assert str(without[0]) == f"not available: {text}"
 
 
 def test_one_measurement_at_a_time(server: ssh_server.Server, board: Path) -> None:
