@@ -2,9 +2,10 @@
 
     python benchmarks/c_boards.py --runs FOLDER [-o benchmarks/results/c_boards.json]
 
-FOLDER holds what `edgetk compress --model M --recipe int8 --target stm32l4r5 --output FOLDER/M` wrote for each model M (for the
-target host a small stream may stay float32: ONNX Runtime is not faster in int8). QEMU counts instructions, not cycles (-icount, read through SysTick); the real-time row takes a stated number of cycles for each instruction. Accuracy is
-that of the C on the embedded sample's test clips, and beside it what the run's report says of the graph.
+FOLDER holds what `edgetk compress --model M --recipe int8 --target stm32l4r5 --output FOLDER/M` wrote for each model M (for
+the target host a small stream may stay float32: ONNX Runtime is not faster in int8). QEMU counts instructions, not cycles
+(-icount, read through SysTick); the real-time row takes a stated number of cycles for each instruction. Accuracy is that of
+the C on the embedded sample's test clips, and beside it what the run's report says of the graph.
 Needs gcc-arm-none-eabi, libnewlib-arm-none-eabi and qemu-system-arm.
 """
 
