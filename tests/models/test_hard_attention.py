@@ -140,5 +140,5 @@ def test_what_cannot_be_hard() -> None:
         attention.hard = 3
     with pytest.raises(UsageError, match=r"wide: hard must be at least 0, .*got -2; correct it"):
         wide_attention().layers[0].attention.hard = -2
-    with pytest.raises(UsageError, match="mixer hard: keep must be at least 1, got 0; correct it"):
+    with pytest.raises(UsageError, match="mixer hard: keep must be a whole number above 0, got 0; correct it"):
         mixers.make("hard", 2, 4, 10, keep=0)

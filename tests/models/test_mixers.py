@@ -215,6 +215,25 @@ def test_each_says_what_it_is() -> None:
         assert "arXiv" in str(__import__(kind.__module__, fromlist=["x"]).__doc__)
 
 
+@pytest.mark.parametrize("name", mixers.names())
+def test_settings_out_of_range_are_refused(name: str) -> None:
+    kind = mixers.find(name)
+    for key in kind.settings():
+        least = 0 if key in kind.may_be_zero else 1
+        assert mixers.make(name, 4, 8, 60, **{key: least})(*draw_wide())[0].isfinite().all()
+        for value in (least - 1, "3", float("nan")):
+            with pytest.raises(UsageError, match=rf"mixer {name}: {key} must be a .*number .* 0, got .*; correct it"):
+                mixers.make(name, 4, 8, 60, **{key: value})
+    if name == "local":
+        with pytest.raises(UsageError, match=r"mixer local: block must be a whole number above 0, got 1\.5; correct it"):
+            mixers.make(name, 4, 8, 60, block=1.5)
+
+
+def draw_wide() -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v = torch.randn(3, 2, 4, 60, 8, generator=torch.Generator().manual_seed(5))
+    return q, k, v
+
+
 def test_errors() -> None:
     with pytest.raises(UnknownName, match=r"mixer 'softmx': no such mixer; .*softmax"):
         mixers.find("softmx")

@@ -24,6 +24,8 @@ class Mixer(nn.Module):
 
     complexity: ClassVar[str]
     streams: ClassVar[str] = "whole input"
+    #: settings that may be 0; all others are above
+    may_be_zero: ClassVar[tuple[str, ...]] = ()
     #: False where scores do not come from queries and keys
     reads_queries: ClassVar[bool] = True
     #: True where q may hold the first tokens only, each of which has its own output whatever the others ask for

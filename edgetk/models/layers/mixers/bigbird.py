@@ -18,6 +18,7 @@ class BigBird(Mixer):
     """Blocks see three neighbours, two global blocks, which see all, and `random` ones: drawn from `seed`, for all heads."""
 
     complexity: ClassVar[str] = "2 (5 + r) b N d a head for r random blocks of b; (5 + r) b N scores a head"
+    may_be_zero: ClassVar[tuple[str, ...]] = ("random", "seed")
 
     def __init__(self, heads: int, width: int, length: int, block: int = 64, random: int = 3, seed: int = 0) -> None:
         super().__init__(heads, width, length)

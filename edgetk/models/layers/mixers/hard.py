@@ -10,7 +10,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from edgetk.core.errors import UsageError
 from edgetk.models.layers.hard_attention import KEEP, mix, product_macs
 from edgetk.models.layers.mixers._contract import Mixer, hidden, scores
 
@@ -26,8 +25,6 @@ class Hard(Mixer):
 
     def __init__(self, heads: int, width: int, length: int, keep: int = KEEP) -> None:
         super().__init__(heads, width, length)
-        if keep < 1:
-            raise UsageError(f"mixer hard: keep must be at least 1, got {keep}; correct it")
         self.keep = keep
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, real: Tensor | None = None, first: int = 0) -> Tensor:

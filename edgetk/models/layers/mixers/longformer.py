@@ -19,6 +19,7 @@ class Longformer(Mixer):
 
     complexity: ClassVar[str] = "about 3 w N d a head for a window of w; 1.5 w N scores a head"
     streams: ClassVar[str] = "half a window ahead, but for the global tokens, which need the whole input"
+    may_be_zero: ClassVar[tuple[str, ...]] = ("globals_",)
 
     def __init__(self, heads: int, width: int, length: int, window: int = 512, globals_: int = 1) -> None:
         super().__init__(heads, width, length)
