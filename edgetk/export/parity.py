@@ -7,6 +7,10 @@ Bounds are relative to the largest magnitude of each output in the reference:
     int8      0.05    about six steps of an 8-bit output: a value that falls on the other side of a rounding boundary moves
                       one step, and later layers carry that on; besides, the arg-max must agree wherever it is clear
 
+Where nothing moves to the other side of a boundary, int8 outputs differ by rounding alone (1e-6). Where something does, deep
+networks carry it to the outputs, by as much as computing the model in memory in float64 changes them: a file beyond the bound
+then shows a model whose answers hang on rounding, which another kernel would change just as well, and is refused too.
+
 A model with layers that are `hashed` has the bound of int8 in any precision: where a coordinate is nearly zero, a rounding
 gives it the other sign, and another row of a table is read; so it is where two attention weights are nearly equal, and only
 one of them is kept.
