@@ -125,6 +125,19 @@ def test_the_example_makes_its_model_itself(project: Path, tmp_path: Path) -> No
     assert wanted in " ".join(refused.stderr.split())
 
 
+def test_a_folder_with_two_models_is_refused(project: Path, tmp_path: Path) -> None:
+    require("cmake", "c++")
+    shutil.copytree(project, tmp_path / "two", ignore=shutil.ignore_patterns("build"))
+    (tmp_path / "two" / "model" / "model.onnx").write_bytes(b"")
+    refused = configure(tmp_path / "two", tmp_path / "build", f"-DEDGETK_ORT_LIBRARY={library()}", ok=False)
+    said = "".join(refused.stderr.split())
+    folder = f"{tmp_path}/two/model"
+    wanted = (
+        f"the model: must be the only graph in model/, got {folder}/model.onnx and {folder}/model.stream.onnx; delete the one"
+    )
+    assert "".join(wanted.split()) in said
+
+
 def archive(folder: Path) -> Path:
     """ONNX Runtime as a release archive has it, without headers: the library of the Python package in lib/."""
     (folder / "lib").mkdir(parents=True)
