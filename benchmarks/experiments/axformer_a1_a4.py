@@ -41,7 +41,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from dsformer_d1_d2 import RECIPES, TokenData, pretrained, rounded, schedule
+from dsformer_d1_d2 import RECIPES, TokenData, pretrained, schedule
 from torch import Tensor, nn
 
 from edgetk.core.bundle import Bundle, PassRecord
@@ -76,7 +76,7 @@ SEARCHES: Mapping[str, Rules] = {
     "size, answers 2 %, by Taylor": Rules("size", "taylor", max_drop=0.02),
     "size, answers 1 %, by worth": Rules("size", "worth", max_drop=0.01),
 }
-#: those that A2 and A4 look at, and those that are trained again
+#: those that A2, A4 and the latency look at, and those that are trained again
 COMPARED = ("accuracy", "size, loss and answers 1 %", "size, answers 1 %, by Taylor")
 AGAIN = ("size, answers 1 %, by Taylor", "size, answers 2 %, by Taylor")
 #: encoders that are more times smaller have nothing left to time
@@ -265,6 +265,12 @@ def controls(model: Model, name: str, found: Mapping[str, Any], seed: int) -> di
         gone = least(model.blocks, model.importance(criterion), share)
         made[criterion] = {"removed": sorted(gone), **model.sizes(gone), **model.scored(gone)}
     return made
+
+
+def rounded(numbers: Tensor, dim: int) -> Tensor:
+    """To int8 and back, a scale for each line along `dim`."""
+    scale = (numbers.abs().amax(dim, keepdim=True) / 127).clamp_min(1e-12)
+    return (numbers / scale).round().clamp(-127, 127) * scale
 
 
 def composed(model: Model, found: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -456,8 +462,7 @@ def latency(args: Any) -> None:
         own = {r["piece"]: r for r in found["rows"] if (r["task"], r["seed"]) == (task, 0)}
         bundle = pretrained(task, 0, args.layers)
         graphs = {}
-        sizes = [n for n in own if n.startswith("size") and own[n]["ratio"] < LEFT]
-        for name in dict.fromkeys(["base", "accuracy", *sizes[:1], *sizes[-1:]]):
+        for name in ["base", *(n for n in COMPARED if n in own and own[n]["ratio"] < LEFT)]:
             net: Any = copy.deepcopy(bundle.module)
             if name != "base":
                 delete(net, declared(net), own[name]["removed"], own[name]["hard"])

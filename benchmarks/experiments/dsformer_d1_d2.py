@@ -229,12 +229,6 @@ def factored(bundle: Bundle, method: str, ratio: float, device: str) -> tuple[Bu
     return bundle.with_body(result.body, record), {**about, "macs_ratio": notes["macs_before"] / notes["macs_after"]}
 
 
-def rounded(numbers: Tensor, dim: int) -> Tensor:
-    """To int8 and back, a scale for each line along `dim`; the AxFormer experiment rounds its matrices with it."""
-    scale = (numbers.abs().amax(dim, keepdim=True) / 127).clamp_min(1e-12)
-    return (numbers / scale).round().clamp(-127, 127) * scale
-
-
 def int8(bundle: Bundle) -> tuple[Bundle, float]:
     """D2: the model with its factors as `quantize` stores them, and how many times fewer bits these take, scales counted."""
     body: Any = copy.deepcopy(bundle.body)
