@@ -4,8 +4,11 @@
                                                + weight bytes · byte of their level + … )
 
 The coefficients, seconds of one unit each and never negative, come from a micro-benchmark suite on the device (`suite`,
-`fit_device`). Weights are read from the smallest cache level that holds all weights of the model. More terms: each turn of a
-Scan, each row that a constant vector is laid over, and each element that is brought into blocks of channels or back.
+`fit_device`). Weights are read from the smallest cache level that holds all weights of the model. Bytes read and written count
+twice: at the level that holds them (`byte`), and at the level that holds all weights and the largest activations (`far`), for
+what was used last lies a whole run of the model back. What comes from one level passes through those above it: each level adds
+to the costs of those before it, and a farther one is never cheaper. More terms: each turn of a Scan, each row that a constant
+vector is laid over, and each element that is brought into blocks of channels or back.
 """
 
 from __future__ import annotations
@@ -51,20 +54,25 @@ def stand_in(name: str, op: Op, costs: Costs) -> str:
     return "Add" if work(op) == "element" else "Exp"
 
 
-def terms(op: Op, caches: Caches, weights_at: str) -> dict[str, float]:
-    """How much of each thing an operator does; `weights_at` is the level that the weights of the model come from."""
-    near = level(caches, op.activation_bytes / op.calls)
-    found = {"call": float(op.calls), "element": float(op.elements), f"byte_{near}": float(op.activation_bytes)}
+def terms(op: Op, caches: Caches, weights: float, everything: float) -> dict[str, float]:
+    """How much of each thing an operator does, in a model of so many bytes of `weights`, of `everything` with activations."""
+    moved, kind = float(op.activation_bytes), product(op) if op.macs else ""
+    found = {"call": float(op.calls), "element": float(op.elements)}
+    found |= {f"byte_{at}": moved for at in levels(caches, moved / op.calls)}
+    found |= {f"far_{at}": moved for at in levels(caches, everything)[1:]}
     if op.macs:
-        found |= {"mac": float(op.macs), f"weight_{weights_at}": float(weights_read(op))}
+        found["mac"] = float(op.macs)
+        if kind != "depthwise":  # whose weights are too few to tell their cost from that of the products
+            found |= {f"weight_{at}": float(weights_read(op)) for at in levels(caches, weights)}
     elif op.weight_bytes > _SCALAR and work(op) == "element":
         found["span"] = op.elements * _WIDTH / op.weight_bytes  # a constant vector is laid over every row
     return found
 
 
-def level(caches: Caches, size: float) -> str:
-    """The smallest level that holds so many bytes: "0", "1", … of the caches, or "memory"."""
-    return next((str(i) for i, (room, _) in enumerate(caches) if size <= room), "memory")
+def levels(caches: Caches, size: float) -> tuple[str, ...]:
+    """The level that holds so many bytes and all above it: "0", "1", … of the caches, "memory" last."""
+    names = (*map(str, range(len(caches))), "memory")
+    return names[: 1 + next((i for i, (room, _) in enumerate(caches) if size <= room), len(caches))]
 
 
 def reordered(workload: Workload) -> dict[str, float]:
@@ -87,12 +95,12 @@ def amounts(workload: Workload, target: Target) -> Iterator[tuple[Op, str, Mappi
     """Each operator that costs something with its kernel and its terms; last, the call of the runtime itself."""
     merged = inside(workload, target)
     ops = {op.name: op for op in workload.ops}
-    where = level(target.caches, workload.weight_bytes)
+    everything = workload.weight_bytes + max((op.activation_bytes / op.calls for op in workload.ops), default=0.0)
     blocked = reordered(workload) if target.stack.runtime == "onnxruntime" else {}
     for op in workload.ops:
         if op.name in merged or (is_idle(op) and not (op.kind in VIEWS and op.elements) and op.kind != "Scan"):
             continue
-        found = terms(op, target.caches, where)
+        found = terms(op, target.caches, workload.weight_bytes, everything)
         if op.kind == "Scan":
             found["turn"] = max((float(o.calls) for o in workload.ops if o.name.startswith(f"{op.name}/")), default=0.0)
         if blocked.get(op.name):

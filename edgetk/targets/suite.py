@@ -278,26 +278,28 @@ def _transpose(chain: Chain, order: Shape) -> None:
 
 
 def _loops() -> Iterator[Case]:
-    """Scans whose body adds the slice to a state, lets it decay, and compares."""
-    for length, width in ((20, 32), (60, 128), (120, 64)):
-        body = helper.make_graph(
-            [
-                helper.make_node("Mul", ["s", "half"], ["d"], name="decay"),
-                helper.make_node("Add", ["d", "e"], ["m"], name="add"),
-                helper.make_node("GreaterOrEqual", ["m", "half"], ["b"], name="compare"),
-                helper.make_node("Cast", ["b"], ["y"], name="spike", to=TensorProto.FLOAT),
-                helper.make_node("Where", ["b", "half", "m"], ["s_out"], name="reset"),
-            ],
-            "body",
-            [floats("s", (1, width)), floats("e", (1, width))],
-            [floats("s_out", (1, width)), floats("y", (1, width))],
-        )
-        chain = Chain((length, 1, width))
-        chain.constants["half"] = np.array(0.5, np.float32)
-        for i in range(2):
-            zero = chain.constant(np.zeros((1, width), np.float32))
-            outputs = [f"state{i}", f"spikes{i}"]
-            node = helper.make_node("Scan", [zero, chain.last], outputs, name=f"scan{i}", body=body, num_scan_inputs=1)
-            chain.nodes.append(node)
-            chain.last = outputs[1]
-        yield chain.case(f"scan {length}x{width}")
+    """Scans whose body adds the slice to a state that decays; longer ones compare it too, which tells a turn from a body."""
+    short = [
+        helper.make_node("Add", ["s", "e"], ["y"], name="add"),
+        helper.make_node("Mul", ["y", "half"], ["s_out"], name="decay"),
+    ]
+    full = [
+        helper.make_node("Mul", ["s", "half"], ["d"], name="decay"),
+        helper.make_node("Add", ["d", "e"], ["m"], name="add"),
+        helper.make_node("GreaterOrEqual", ["m", "half"], ["b"], name="compare"),
+        helper.make_node("Cast", ["b"], ["y"], name="spike", to=TensorProto.FLOAT),
+        helper.make_node("Where", ["b", "half", "m"], ["s_out"], name="reset"),
+    ]
+    for nodes, sizes in ((full, ((20, 32), (60, 128), (120, 64), (90, 320))), (short, ((30, 48), (110, 96), (80, 400)))):
+        for length, width in sizes:
+            reads, makes = ([floats(name, (1, width)) for name in names] for names in (("s", "e"), ("s_out", "y")))
+            body = helper.make_graph(nodes, "body", reads, makes)
+            chain = Chain((length, 1, width))
+            chain.constants["half"] = np.array(0.5, np.float32)
+            for i in range(2):
+                zero = chain.constant(np.zeros((1, width), np.float32))
+                outputs = [f"state{i}", f"spikes{i}"]
+                node = helper.make_node("Scan", [zero, chain.last], outputs, name=f"scan{i}", body=body, num_scan_inputs=1)
+                chain.nodes.append(node)
+                chain.last = outputs[1]
+            yield chain.case(f"scan {length}x{width} of {len(nodes)}")

@@ -38,10 +38,17 @@ def test_terms_by_hand() -> None:
     layer = Op("Gemm", "g", 5000, 50, 400, 4 * 150)
     bias = Op("Add", "b", 0, 300, 4 * 30, 4 * 600)
     rows = found(work(layer, bias, weights=20_000, tensors=7))
-    assert rows["g"] == ("gemv.float32", {"call": 1, "element": 50, "byte_0": 600, "mac": 5000, "weight_1": 400})
-    assert rows["b"] == ("Add", {"call": 1, "element": 300, "byte_1": 2400, "span": 10})
+    moved = {"call": 1, "element": 50, "byte_0": 600, "far_1": 600}
+    assert rows["g"] == ("gemv.float32", moved | {"mac": 5000, "weight_0": 400, "weight_1": 400})
+    assert rows["b"] == ("Add", {"call": 1, "element": 300, "byte_0": 2400, "byte_1": 2400, "far_1": 2400, "span": 10})
     assert rows["run"] == ("run", {"call": 1, "tensor": 7})
-    assert found(work(layer, weights=60_000))["g"][1]["weight_memory"] == 400
+    big = found(work(layer, weights=60_000))["g"][1]
+    assert {k: v for k, v in big.items() if k.startswith(("weight", "far"))} == {
+        **{f"weight_{at}": 400 for at in ("0", "1", "memory")}, "far_1": 600, "far_memory": 600,
+    }  # fmt: skip
+    lone = found(work(replace(CONV, groups=10), weights=200))["c"]
+    assert lone[0] == "depthwise.float32"
+    assert not any(key.startswith("weight") for key in lone[1])
 
 
 def test_kernels_by_kind_and_format() -> None:
@@ -166,7 +173,17 @@ def test_the_suite_is_counted_whole_and_always_the_same() -> None:
     assert kernels >= wanted
 
 
-@pytest.mark.parametrize("name", ["matrix 12x64x128 int8", "lone convolution 16x24x24 k3 groups 16", "scan 20x32", "tensors 2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "matrix 12x64x128 int8",
+        "lone convolution 16x24x24 k3 groups 16",
+        "scan 20x32 of 5",
+        "scan 80x400 of 2",
+        "network step 1 int8",
+        "tensors 2",
+    ],
+)
 def test_cases_of_the_suite_run(name: str) -> None:
     from edgetk.toolkit.calibrate import runners
 
@@ -175,7 +192,7 @@ def test_cases_of_the_suite_run(name: str) -> None:
         assert steps[name]() > 0
 
 
-CALIBRATION = """{"schema_version": 1, "source": "a suite", "device": "x", "cache_bytes": [1000],
+CALIBRATION = """{"schema_version": 2, "source": "a suite", "device": "x", "cache_bytes": [1000],
  "kernels": {"run": {"call": 1e-3}, "Exp": {}, "Add": {"call": 2e-3}},
  "errors": {"latency": {"n": 9, "median_error": 0.05, "where": "there"}}}"""
 
@@ -197,7 +214,7 @@ def test_a_board_file_names_its_kernel_costs(tmp_path: Path) -> None:
     [
         (None, r"calibration .*costs\.json: must be a readable file, got No such file"),
         ("{", r"calibration .*costs\.json: must be JSON, got .*; run edgetk calibrate host again"),
-        ("{}", r"calibration .*costs\.json: must be what edgetk calibrate host writes, got another JSON file"),
+        ("{}", r"calibration .*costs\.json: must be what this edgetk.s calibrate host writes, got another JSON file"),
     ],
 )
 def test_a_wrong_calibration_gets_one_sentence(tmp_path: Path, content: str | None, text: str) -> None:

@@ -12,7 +12,8 @@ from edgetk.core.errors import InputError
 from edgetk.core.target import Target
 
 _FOLDER = Path(__file__).parent
-SCHEMA_VERSION = 1
+#: 2: each cache level adds to the costs of those before it
+SCHEMA_VERSION = 2
 
 
 def for_processor(name: str) -> Path | None:
@@ -33,7 +34,8 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(f"calibration {path}: must be JSON, got {error}; run edgetk calibrate host again") from error
     if not isinstance(data, dict) or data.get("schema_version") != SCHEMA_VERSION or "kernels" not in data:
         raise InputError(
-            f"calibration {path}: must be what edgetk calibrate host writes, got another JSON file; run edgetk calibrate host"
+            f"calibration {path}: must be what this edgetk's calibrate host writes, got another JSON file; "
+            "run edgetk calibrate host again"
         )
     return data
 
