@@ -4,7 +4,8 @@
 
 The sound is one stream composed of the embedded sample (seed 0, `--minutes` long), heard again and again without a reset. After
 the first round every state has seen the same past in each round, so the rows of a round must be those of the second one: the
-largest difference is the drift. A line for each hour, and a JSON file with the conditions.
+largest difference is the drift; "change" is the difference from the round just before, in how many outputs anything differs.
+A line for each round, and a JSON file with the conditions.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def run(model: stream.Streamed, frames: np.ndarray, hours: float) -> list[dict[s
     found: list[dict[str, Any]] = []
     model.steps.reset()
     reference: np.ndarray | None = None
+    before: np.ndarray | None = None
     rounds = max(3, round(hours * 3600 / (len(frames) * model.period_s)))
     for number in range(rounds):
         timings, rows = Timings(), np.empty((len(frames), len(model.labels)), dtype=np.float32)
@@ -47,13 +49,15 @@ def run(model: stream.Streamed, frames: np.ndarray, hours: float) -> list[dict[s
             {
                 "hours": (number + 1) * len(frames) * model.period_s / 3600,
                 "drift": None if reference is None else float(np.abs(rows - reference).max()),
+                "change": None if before is None else float(np.abs(rows - before).max()),
+                "rows_changed": None if before is None else int((rows != before).any(axis=1).sum()),
                 "largest": float(np.abs(rows).max()),
                 "norms": {name: float(np.linalg.norm(np.float64(value))) for name, value in model.steps.state().items()},
                 "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 **timings.to_json(),
             }
         )
-        row = found[-1]
+        row, before = found[-1], rows
         print(
             f"{row['hours']:6.2f} h  drift {row['drift'] if row['drift'] is not None else 'first round'}  "
             f"p50 {1e6 * row['p50_s']:.0f} us  p99 {1e6 * row['p99_s']:.0f} us  "
@@ -84,6 +88,7 @@ def main() -> None:
             "hours": rounds[-1]["hours"],
             "round_minutes": arguments.minutes,
             "worst_drift": max(r["drift"] for r in rounds[1:]),
+            "worst_change_after_the_second_round": max(r["change"] for r in rounds[2:]),
             "cpu": machine.cpu_model(),
             "load_average": machine.load_average(),
             "python": sys.version.split()[0],

@@ -1,4 +1,4 @@
-"""Scripts of `benchmarks/experiments` as modules, to test their parts."""
+"""Scripts of `benchmarks` and `benchmarks/experiments` as modules, to test their parts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from types import ModuleType
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "experiments"
 
 
-def load(name: str) -> ModuleType:
+def load(name: str, folder: Path = FOLDER) -> ModuleType:
     """The script `name`, run as a module of its own."""
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
