@@ -136,7 +136,7 @@ def _passes(data: Mapping[str, Any]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": row.name,
-                "verdict": report.verdict(row),
+                "verdict": row.verdict,
                 "score": row.score,
                 "points": report.points(-row.drop if row.drop is not None else None),
                 "reason": row.reason,

@@ -52,10 +52,16 @@ class Goals:
 
 @dataclass(frozen=True)
 class PassStep:
-    """One pass of a recipe with all its settings, defaults included."""
+    """One pass of a recipe with all its settings, defaults included; an `optional` one is left out where it cannot work."""
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    optional: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of its `[[passes]]`; values that are not set are left out."""
+        optional = {"optional": True} if self.optional else {}
+        return {"name": self.name, **optional, **{k: v for k, v in self.settings.items() if v is not None}}
 
     def build(self) -> Pass:
         """The pass itself. Raises UnknownName, or RecipeError for a setting it does not have or refuses."""
@@ -107,7 +113,7 @@ class Recipe:
         """
         from edgetk.targets import board
 
-        steps = tuple(PassStep(s.name, _plain(asdict(s.build()))) for s in self.passes)  # type: ignore[call-overload]
+        steps = tuple(PassStep(s.name, _plain(asdict(s.build())), s.optional) for s in self.passes)  # type: ignore[call-overload]
         boards = [board.load(text) for text in self.targets]
         exports = self.exports or boards[0].stack.exports
         for kind, names in (("exporter", exports), ("task", (self.task,) if self.task else ())):
@@ -122,7 +128,7 @@ class Recipe:
         """Plain data with the key order of the file format; values that are not set are left out."""
         data = {"schema_version": SCHEMA_VERSION, **{f.name: getattr(self, f.name) for f in fields(self)}}
         data["goals"] = {k: v for k, v in asdict(self.goals).items() if v is not None}
-        data["passes"] = [{"name": s.name, **{k: v for k, v in s.settings.items() if v is not None}} for s in self.passes]
+        data["passes"] = [s.to_json() for s in self.passes]
         plain: dict[str, Any] = _plain(data)
         return plain
 
@@ -227,10 +233,11 @@ def _step(step: Mapping[str, Any], who: str) -> PassStep:
     name = settings.pop("name", None)
     if not isinstance(name, str):
         raise RecipeError(f'{who}: every [[passes]] must have a name, got {name!r}; add name = "…"')
+    optional = coerce(settings.pop("optional", False), bool, f"{who}: {name}: optional")
     known = registry.entries("pass")
     if name not in known:
         raise UnknownName(f"{who}: pass {name!r}: no such pass; {closest(name, known)}")
-    return PassStep(name, settings)
+    return PassStep(name, settings, optional)
 
 
 def _plain(value: Any) -> Any:

@@ -48,14 +48,6 @@ def predicted(figure: Figure) -> str:
     return units.text(figure.value, METRICS[figure.metric]) if isinstance(figure, Predicted) else ""
 
 
-def verdict(row: PassRow) -> str:
-    """ "kept", "kept for clip" or "taken back"."""
-    if not row.kept:
-        return "taken back"
-    every = {form.form for form in row.forms}
-    return "kept" if every <= set(row.kept_forms) else "kept for " + " and ".join(row.kept_forms)
-
-
 def final_forms(report: Report) -> dict[str, FormMeasures]:
     """Each form as it was exported: the last pass that kept it, else the original."""
     forms = {f["form"]: FormMeasures.from_json(f) for f in report["original"]}
@@ -112,7 +104,7 @@ def pass_table(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         rows.append((*lead, *_cost_cells(form)))
     for row in (PassRow.from_json(r) for r in report["passes"]):
         accuracy = units.percent(row.score.top1) if row.score else ""
-        lead = (row.name, verdict(row), accuracy, points(-row.drop if row.drop is not None else None))
+        lead = (row.name, row.verdict, accuracy, points(-row.drop if row.drop is not None else None))
         if not row.forms:
             rows.append((*lead, *("",) * 7))
         for i, form in enumerate(row.forms):
@@ -223,7 +215,7 @@ def terminal(report: Report, console: Console) -> None:
     line("")
     console.print(table("What each pass did", *pass_table(report)))
     for row in report["passes"]:
-        line(f"  {row['name']}: {verdict(PassRow.from_json(row))}; {row['reason']}")
+        line(f"  {row['name']}: {PassRow.from_json(row).verdict}; {row['reason']}")
     line("")
     files = [
         (a["path"], a["form"], a["precision"], units.size(a["size_bytes"]), a["sha256"][:12], parity_text(a["parity"]))

@@ -66,6 +66,10 @@ class FormMeasures:
         return cls(**{**data, "latency": figure_from_json(data["latency"])})
 
 
+#: how the reason of an optional pass begins that was not run
+UNFIT = "cannot work on this model"
+
+
 @dataclass(frozen=True)
 class PassRow:
     """One pass of the run: what it did to accuracy and cost, whether it was kept, and why.
@@ -88,6 +92,14 @@ class PassRow:
     notes: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     file: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """ "kept", "kept for clip", "taken back" or "left out"."""
+        if not self.kept:
+            return "left out" if self.reason.startswith(UNFIT) else "taken back"
+        every = {form.form for form in self.forms}
+        return "kept" if every <= set(self.kept_forms) else "kept for " + " and ".join(self.kept_forms)
 
     def to_json(self) -> dict[str, Any]:
         return {

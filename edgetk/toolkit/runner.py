@@ -42,6 +42,7 @@ class Plan:
     targets: tuple[Target, ...]
     bundle: Bundle
     passes: tuple[Pass, ...]
+    unfit: Mapping[int, str]
     identity: str
 
     @property
@@ -69,10 +70,10 @@ def plan(recipe: Recipe) -> Plan:
     with calling.seeded(recipe.seed):  # an untrained model's weights are drawn when it is opened
         bundle = replace(open_with_data(recipe), target=targets[0])
         bundle = replace(bundle, original=bundle.body)
-    passes = steps.check(recipe.passes, bundle)
+    passes, unfit = steps.check(recipe.passes, bundle)
     for name in recipe.exports:
         registry.load("exporter", name).check(bundle, targets[0])
-    return Plan(recipe, targets, bundle, passes, identity)
+    return Plan(recipe, targets, bundle, passes, unfit, identity)
 
 
 def open_with_data(recipe: Recipe) -> Bundle:
@@ -141,10 +142,13 @@ def _passes(made: Plan, workspace: Workspace, resume: bool, progress: Progress) 
         for index in range(done, len(made.passes)):
             step = made.recipe.passes[index]
             with progress.task(step.name):
-                state = stage.apply(index + 1, step.name, made.passes[index], step.settings, state)
+                if index in made.unfit:
+                    state = steps.left_out(state, step, made.unfit[index])
+                else:
+                    state = stage.apply(index + 1, step.name, made.passes[index], step.settings, state)
                 state.save(workspace, made.identity)
             row = state.rows[-1]
-            progress.log(f"{row.name}: {'kept' if row.kept else 'taken back'}, {row.reason}")
+            progress.log(f"{row.name}: {row.verdict}, {row.reason}")
             bar.advance()
     return state
 

@@ -20,7 +20,7 @@ from edgetk.toolkit.cost import Costs
 from edgetk.toolkit.notebook import PassNotebook
 from edgetk.toolkit.progress import Progress, Silent
 from edgetk.toolkit.recipe import Goals, PassStep
-from edgetk.toolkit.result import FormMeasures, PassRow, score_from_json
+from edgetk.toolkit.result import UNFIT, FormMeasures, PassRow, score_from_json
 from edgetk.toolkit.workspace import Workspace
 
 STATE = "state.json"
@@ -107,15 +107,27 @@ def resume(bundle: Bundle, costs: Costs, identity: str) -> State | None:
     )
 
 
-def check(steps: tuple[PassStep, ...], bundle: Bundle) -> tuple[Pass, ...]:
-    """All passes of a recipe, each sure that it can work on `bundle`. Raises PreconditionError before any work is done."""
-    passes = []
-    for step in steps:
-        made = step.build()
-        _accepts(step.name, made, bundle)
-        made.check(bundle)
-        passes.append(made)
-    return tuple(passes)
+def check(steps: tuple[PassStep, ...], bundle: Bundle) -> tuple[tuple[Pass, ...], Mapping[int, str]]:
+    """All passes of a recipe, and why those that are optional cannot work on `bundle`, by their place.
+
+    Raises PreconditionError for one that is not optional, before any work is done.
+    """
+    passes, unfit = [], {}
+    for index, step in enumerate(steps):
+        passes.append(made := step.build())
+        try:
+            _accepts(step.name, made, bundle)
+            made.check(bundle)
+        except PreconditionError as error:
+            if not step.optional:
+                raise
+            unfit[index] = str(error)
+    return tuple(passes), unfit
+
+
+def left_out(state: State, step: PassStep, why: str) -> State:
+    """The state with a row for a pass that was not run."""
+    return _with(state, PassRow(step.name, step.settings, False, f"{UNFIT}: {why}"))
 
 
 def _accepts(name: str, made: Pass, bundle: Bundle) -> None:

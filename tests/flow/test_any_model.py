@@ -60,12 +60,27 @@ def test_a_users_module_and_then_the_graph_it_became(edgetk, here):
     assert again["artifacts"][0]["parity"]["passed"]
 
 
-def test_a_users_module_that_passes_cannot_work_on(edgetk, here):
+UNPRUNABLE = "prune: the module must declare what can be removed by a method groups(), got Sequential without one"
+
+
+def test_the_default_recipe_leaves_out_what_a_users_module_does_not_offer(edgetk, here):
     done = edgetk("compress", "--model", "users_net:make", *BOARD, "-o", "runs")
+    assert done.exit_code == 0, done.stderr
+    _, found = report(here / "runs")
+    rows = {row["name"]: row for row in found["passes"]}
+    assert rows["fold"]["kept"]
+    assert rows["prune"]["reason"].startswith(f"cannot work on this model: {UNPRUNABLE}")
+    assert rows["quantize"]["reason"].startswith("cannot work on this model: quantize: needs calibration data, got a model")
+    assert not any(rows[name]["kept"] or rows[name]["file"] for name in ("prune", "quantize"))
+    assert f"prune: left out, cannot work on this model: {UNPRUNABLE}" in done.stderr.replace("\n", " ")
+    assert found["artifacts"][0]["parity"]["passed"]
+
+
+def test_a_users_module_that_passes_cannot_work_on(edgetk, here):
+    (here / "prune.toml").write_text(FOLD.replace('"fold"', '"prune"'))
+    done = edgetk("compress", "--model", "users_net:make", "--recipe", "prune.toml", *BOARD, "-o", "runs")
     assert done.exit_code == 1
-    assert done.stderr.splitlines()[-1].startswith(
-        "prune: the module must declare what can be removed by a method groups(), got Sequential without one"
-    )
+    assert done.stderr.splitlines()[-1].startswith(UNPRUNABLE)
     assert not (here / "runs").exists()
 
 
@@ -77,7 +92,7 @@ def test_finetuning_on_the_sample_says_at_once_that_it_has_no_training_split(edg
 
 
 def test_a_graph_that_passes_cannot_work_on(edgetk, here, tiny_graphs):
-    done = edgetk("compress", "--model", tiny_graphs / "model.onnx", *BOARD, "-o", "runs")
+    done = edgetk("compress", "--model", tiny_graphs / "model.onnx", "--recipe", "fold.toml", *BOARD, "-o", "runs")
     assert done.exit_code == 1
     assert done.stderr.splitlines()[-1].startswith("pass fold: the model must be torch, got onnx (model); passes that accept")
     assert not (here / "runs").exists()

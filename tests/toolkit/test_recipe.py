@@ -66,6 +66,12 @@ def test_a_good_recipe_is_read_with_its_defaults() -> None:
         ('name = "shrink"', "", RecipeError, r"every \[\[passes\]\] must have a name, got None; add name"),
         ("hidden = 6", "hiden = 6", RecipeError, r"shrink: a setting must be one it has, got 'hiden'; did you mean hidden"),
         ("hidden = 6", "hidden = 6.5", RecipeError, r"shrink: hidden must be a whole number, got 6\.5; correct it"),
+        (
+            "hidden = 6",
+            'optional = "yes"',
+            RecipeError,
+            r"recipe mine: shrink: optional must be true or false, got 'yes'; correct",
+        ),
         ("hidden = 6", "hidden = 0", RecipeError, r"shrink: hidden must be in \[1, 4096\], got 0; choose fewer or more"),
         ("schema_version = 1", "", RecipeError, r"schema_version must be 1, got None; add schema_version = 1"),
         ("schema_version = 1", "schema_version = 2", RecipeError, r"schema_version must be 1, got 2"),
@@ -161,3 +167,12 @@ def test_identity_is_what_is_done_and_what_it_starts_from() -> None:
     assert made.sha256({"w": "1"}) != made.sha256({"w": "2"}) != made.sha256()
     for change in ({"seed": 4}, {"target": "host"}, {"max_drop": 0.02}, {"data": "x"}):
         assert made.with_overrides(**change).sha256() != made.sha256()
+
+
+def test_an_optional_pass_is_written_and_read_back_and_another_run() -> None:
+    text = 'schema_version = 1\nname = "mine"\n\n[[passes]]\nname = "fold"\n'
+    plain, optional = recipe.parse(text, "mine").resolved(), recipe.parse(text + "optional = true\n", "mine").resolved()
+    assert (plain.passes[0].optional, optional.passes[0].optional) == (False, True)
+    assert "optional" not in plain.to_toml()
+    assert recipe.parse(optional.to_toml(), "mine") == optional
+    assert plain.sha256() != optional.sha256()
