@@ -140,7 +140,7 @@ def _passes(data: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "score": row.score,
                 "points": report.points(-row.drop if row.drop is not None else None),
                 "reason": row.reason,
-                "settings": ", ".join(f"{k} = {_short(v)}" for k, v in row.settings.items()),
+                "settings": ", ".join(f"{k} = {_short(v)}" for k, v in row.settings.items() if v not in (None, "", [], {})),
                 "seconds": units.seconds(row.seconds),
                 "forms": [_form(f, current.get(f.form), f.form in row.kept_forms) for f in row.forms],
                 "notes": [(k.replace("_", " "), _short(v)) for k, v in row.notes.items()],

@@ -145,3 +145,10 @@ def test_taken_back_passes_are_hollow_points(data):
 def test_equal_sizes_and_scores_do_not_break_the_chart():
     point = charts.Point("a", 1000.0, 0.9, 0.9, 0.9, True, "1 kB", "90 %")
     assert "nan" not in charts.scatter([point, point], "x", "y", "two of the same")
+
+
+def test_settings_that_are_not_set_are_not_shown(data):
+    data["passes"][0] |= {"settings": {"keep": {}, "layers": [], "why": "", "ranks": None, "refit": False, "max_drop": 0}}
+    text = " ".join(Page(html.render(data)).texts)
+    assert "refit = False, max_drop = 0" in text
+    assert not any(f"{name} = " in text.split("refit = ")[0][-60:] for name in ("keep", "layers", "why", "ranks"))
