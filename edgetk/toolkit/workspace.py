@@ -49,7 +49,7 @@ class Workspace:
         workspace = cls(folder)
         workspace._make(folder)
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise InputError(f"workspace: {folder} must be writable, got no permission; choose another folder with --output")
+            raise InputError(f"workspace: {folder} must be writable, got no permission; choose another folder")
         return workspace
 
     def path(self, name: str) -> Path:
@@ -78,7 +78,7 @@ class Workspace:
                 holder = os.read(handle, 64).decode(errors="replace").strip() or "unknown"
                 raise UsageError(
                     f"workspace: {self.folder} must belong to one run at a time, got a second one (the first is process "
-                    f"{holder}); wait for it or choose another folder with --output"
+                    f"{holder}); wait for it or choose another folder"
                 ) from error
             except OSError as error:
                 raise _explain(lock, error) from error
@@ -195,4 +195,4 @@ def _explain(path: Path, error: OSError) -> EdgetkError:
             f"workspace: {path} must fit on the disk, got: {error.strerror}; free some space and continue with --resume "
             "(what was written before is intact)"
         )
-    return InputError(f"workspace: {path} must be writable, got: {error.strerror}; choose another folder with --output")
+    return InputError(f"workspace: {path} must be writable, got: {error.strerror}; choose another folder")

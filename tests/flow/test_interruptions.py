@@ -41,7 +41,7 @@ def test_outputs_that_cannot_be_written(edgetk, words, here):
         training(words, "file/a.safetensors"),
     ):
         done = edgetk(*command)
-        assert "must be writable, got: Not a directory; choose another folder with --output" in sentence(done)
+        assert "must be writable, got: Not a directory; choose another folder" in sentence(done)
         assert done.exit_code == 1
     assert (here / "file").read_text() == "x"
 

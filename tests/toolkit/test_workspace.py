@@ -75,9 +75,7 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_no_permission_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        InputError, match=r"file/runs.* must be writable, got: Not a directory; choose another folder with --output"
-    ):
+    with pytest.raises(InputError, match=r"file/runs.* must be writable, got: Not a directory; choose another folder"):
         Workspace.open(tmp_path / "file" / "runs", "m", "t", HASH)
     made = Workspace.at(tmp_path / "run")
 
@@ -85,7 +83,7 @@ def test_no_permission_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Monke
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(os, "replace", denied)
-    with pytest.raises(InputError, match=r"x must be writable, got: Permission denied; choose another folder with --output"):
+    with pytest.raises(InputError, match=r"x must be writable, got: Permission denied; choose another folder"):
         made.write("x", b"")
     assert _files(tmp_path / "run") == []
 
