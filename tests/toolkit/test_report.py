@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from edgetk.toolkit import report
-from edgetk.toolkit.result import PassRow
+from edgetk.toolkit.result import UNFIT, PassRow
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "report.json"
 
@@ -75,7 +75,8 @@ def test_what_was_taken_back_says_why(data):
         in text
     )
     rows = [PassRow.from_json(row) for row in data["passes"]]
-    assert [report.verdict(row) for row in rows] == ["kept", "kept", "taken back", "kept for clip"]
+    assert [row.verdict for row in rows] == ["kept", "kept", "taken back", "kept for clip"]
+    assert PassRow("prune", {}, False, f"{UNFIT}: prune: the module must …").verdict == "left out"
 
 
 def test_a_form_that_was_not_kept_is_not_the_final_one(data):
