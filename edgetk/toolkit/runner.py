@@ -264,6 +264,8 @@ def _after(candidate: steps.Candidate) -> str:
 def _warnings(made: Plan, before: Score | None, after: Score | None) -> tuple[str, ...]:
     doubt = judge.doubt(made.recipe.goals, before, after)
     texts = [doubt] if doubt else []
+    if made.unfit and len(made.unfit) == len(made.passes):
+        texts.append("nothing was compressed: no pass of the recipe can work on this model; the files are the model as it is")
     if source.is_untrained(made.bundle):
         texts.append(f"{made.bundle.name} is untrained: no weights for it come with edgetk; train it with edgetk train")
     if before is None:

@@ -92,6 +92,12 @@ def test_finetuning_on_the_sample_says_at_once_that_it_has_no_training_split(edg
 
 
 def test_a_graph_that_passes_cannot_work_on(edgetk, here, tiny_graphs):
+    done = edgetk("compress", "--model", tiny_graphs / "model.onnx", *BOARD, "-o", "as-it-is")
+    assert done.exit_code == 0, done.stderr
+    _, found = report(here / "as-it-is")
+    assert not any(row["kept"] for row in found["passes"])
+    assert any(text.startswith("nothing was compressed: no pass of the recipe can work on") for text in found["warnings"])
+
     done = edgetk("compress", "--model", tiny_graphs / "model.onnx", "--recipe", "fold.toml", *BOARD, "-o", "runs")
     assert done.exit_code == 1
     assert done.stderr.splitlines()[-1].startswith("pass fold: the model must be torch, got onnx (model); passes that accept")
