@@ -20,8 +20,9 @@ from edgetk.targets.kernel_costs import Costs, amounts, seconds
 #: seconds that one case runs in one round, and how many rounds there are
 TURN_S = 0.004
 ROUNDS = 15
-#: weight of a small network's relative error in the fit, beside 1 of a chain of one operator: networks are what is predicted
-NETWORK = 3.0
+#: how names of small networks in the suite begin, and the weight of their relative errors in the fit, beside 1 of a chain of
+#: one operator: networks are what is predicted
+NETWORKS, NETWORK_WEIGHT = "network", 3.0
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def fit(work: Mapping[str, Workload], timings: Sequence[Timing], target: Target)
     matrix = np.zeros((len(rows), len(columns)))
     for index, row in enumerate(rows):
         matrix[index, list(row)] = list(row.values())
-    weights = np.array([NETWORK if timing.name.startswith("network") else 1.0 for timing in timings])
+    weights = np.array([NETWORK_WEIGHT if timing.name.startswith(NETWORKS) else 1.0 for timing in timings])
     costs = nonnegative(matrix * weights[:, None], weights)
     fitted: dict[str, dict[str, float]] = {name: {} for name, _ in columns}
     for (name, key), column in columns.items():

@@ -56,13 +56,13 @@ def stand_in(name: str, op: Op, costs: Costs) -> str:
 
 def terms(op: Op, caches: Caches, weights: float, everything: float) -> dict[str, float]:
     """How much of each thing an operator does, in a model of so many bytes of `weights`, of `everything` with activations."""
-    moved, kind = float(op.activation_bytes), product(op) if op.macs else ""
+    moved = float(op.activation_bytes)
     found = {"call": float(op.calls), "element": float(op.elements)}
     found |= {f"byte_{at}": moved for at in levels(caches, moved / op.calls)}
     found |= {f"far_{at}": moved for at in levels(caches, everything)[1:]}
     if op.macs:
         found["mac"] = float(op.macs)
-        if kind != "depthwise":  # whose weights are too few to tell their cost from that of the products
+        if product(op) != "depthwise":  # whose weights are too few to tell their cost from that of the products
             found |= {f"weight_{at}": float(weights_read(op)) for at in levels(caches, weights)}
     elif op.weight_bytes > _SCALAR and work(op) == "element":
         found["span"] = op.elements * _WIDTH / op.weight_bytes  # a constant vector is laid over every row

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from edgetk.targets.fit_device import NETWORKS
 from edgetk.targets.suite_chain import Case, Chain
 
 #: networks of each kind
@@ -28,7 +29,7 @@ def networks() -> Iterator[Case]:
         for seed in range(COUNT):
             for precision in ("float32",) if write is _pictures else ("float32", "int8"):
                 chain = write(np.random.default_rng(1000 + seed), precision == "int8")
-                yield chain.case(f"network {name} {seed} {precision}")
+                yield chain.case(f"{NETWORKS} {name} {seed} {precision}")
 
 
 def _size(random: np.random.Generator, low: int, high: int, of: int = 8) -> int:
