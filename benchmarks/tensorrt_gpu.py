@@ -19,7 +19,7 @@ import select
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ BUDGET_S, WARMUP_S, WINDOW_S, IDLE_S, CASE_S, BUILD_S = 0.8, 0.3, 3.0, 3.0, 30.0
 #: Seconds between two looks at the energy counter: a look may take tens of milliseconds, in which the GPU does nothing.
 LOOK_S = 0.4
 CLIPS = 8
-#: Libraries that the builder may use, by what a case asks for.
+#: Libraries that the builder may use: a case is built in both ways at once, and the first engine is taken.
 SOURCES = {"cublas": ["CUBLAS", "CUBLAS_LT", "EDGE_MASK_CONVOLUTIONS"], "own": ["EDGE_MASK_CONVOLUTIONS"]}
 
 
@@ -166,26 +166,35 @@ def run(folder: Path, out: Path, python: str, seconds: float, only: str, paralle
 def _build_all(
     folder: Path, python: str, cases: list[dict[str, Any]], report: dict[str, Any], parallel: int, end: float
 ) -> None:
-    """An engine file for every case that can be built before `end`, or the reason why there is none, as rows of `report`."""
+    """An engine file for every case that can be built before `end`, or the reasons why there is none, as rows of `report`."""
     rows: list[dict[str, Any]] = [{"case": case["name"], "precision": case["precision"], "attempts": []} for case in cases]
     report["cases"] = rows
 
     def build(pair: tuple[dict[str, Any], dict[str, Any]]) -> None:
         case, row = pair
-        worker = _Worker(python, folder)
-        for sources in ("own", "cublas") if case["state"] else ("cublas", "own"):
-            left = end - time.monotonic()
-            if left < 1:
-                row["reason"] = "no time was left to build it"
-                break
-            answer = worker.ask({**case, "tactic_sources": SOURCES[sources], "build_only": True}, min(BUILD_S, left))
-            row["attempts"].append({"tactic_sources": sources, **({"reason": answer["error"]} if "error" in answer else {})})
-            if "error" not in answer:
+        workers = {sources: _Worker(python, folder) for sources in SOURCES}
+        left = min(BUILD_S, end - time.monotonic())
+
+        def ask(sources: str) -> tuple[str, dict[str, Any]]:
+            file = f"{case['file'][:-5]}.{case['precision']}.{sources}.engine"
+            task = {**case, "tactic_sources": SOURCES[sources], "build_only": True, "engine_file": file}
+            return sources, workers[sources].ask(task, left)
+
+        with ThreadPoolExecutor(len(workers)) as both:
+            for future in as_completed([both.submit(ask, sources) for sources in SOURCES]):
+                sources, answer = future.result()
+                if "engine_file" in row:
+                    continue  # it was ended because the other way was faster
+                row["attempts"].append(
+                    {"tactic_sources": sources, **({"reason": answer["error"]} if "error" in answer else {})}
+                )
+                if "error" in answer:
+                    row["reason"] = answer["error"]
+                    continue
                 row.update(answer)
                 row.pop("reason", None)
-                break
-            row["reason"] = answer["error"]
-        worker.close()
+                for other in workers.values():
+                    other.end()
 
     with ThreadPoolExecutor(parallel) as pool:
         list(pool.map(build, zip(cases, rows, strict=True)))
@@ -305,8 +314,13 @@ class _Worker:
         why = "the worker ended by itself" if ready else "the worker took too long and was ended"
         return {"error": f"{why}, status {status}"}
 
+    def end(self) -> None:
+        """End it at once, whatever it is doing."""
+        if self.process is not None:
+            self.process.kill()
+
     def close(self) -> None:
-        """End it."""
+        """Let it end."""
         if self.process is not None and self.process.stdin is not None:
             self.process.stdin.close()
             try:
@@ -358,13 +372,12 @@ def _task(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def _built(folder: Path, case: dict[str, Any]) -> dict[str, Any]:
-    """The name of the case's engine file, and the seconds that building took."""
+    """Write the case's engine file; its name, and the seconds that building took."""
     from edgetk.targets.meters.agent import trt
 
     plan, seconds = trt.engine((folder / case["file"]).read_bytes(), _task(case))
-    name = f"{case['file'][:-5]}.{case['precision']}.engine"
-    (folder / name).write_bytes(plan)
-    return {"engine_file": name, "build_seconds": seconds}
+    (folder / case["engine_file"]).write_bytes(plan)
+    return {"engine_file": case["engine_file"], "build_seconds": seconds}
 
 
 def _measure(folder: Path, case: dict[str, Any], gpu: Any) -> dict[str, Any]:
