@@ -195,6 +195,8 @@ def _build_all(
                 row.pop("reason", None)
                 for other in workers.values():
                     other.end()
+        for worker in workers.values():  # one that only reported an error still runs
+            worker.end()
 
     with ThreadPoolExecutor(parallel) as pool:
         list(pool.map(build, zip(cases, rows, strict=True)))

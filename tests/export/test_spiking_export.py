@@ -209,7 +209,7 @@ def frames_of(bundle: Bundle, low: Lowered, n: int = 4) -> tuple[np.ndarray, ...
     return (clips if low.form == "clip" else parity.steps_of(clips, bundle.clip.inputs[0], low.signature.inputs[0]),)
 
 
-def bit_exact(bundle: Bundle, low: Lowered) -> None:
+def assert_bit_exact(bundle: Bundle, low: Lowered) -> None:
     """Every output and state of whole clips, optimised and not; nothing of edgetk's own is left in the graph."""
     assert low.exact
     onnx.checker.check_model(low.graph, full_check=True)
@@ -225,7 +225,7 @@ def bit_exact(bundle: Bundle, low: Lowered) -> None:
 def test_both_forms_are_bit_exact(exported: tuple[Bundle, list[Lowered]]) -> None:
     bundle, lows = exported
     for low in lows:
-        bit_exact(bundle, low)
+        assert_bit_exact(bundle, low)
 
 
 def test_nodes_of_both_forms(exported: tuple[Bundle, list[Lowered]]) -> None:
@@ -300,12 +300,12 @@ def test_what_a_state_holds_survives_a_file_and_older_files_say_nothing(spiking:
 def test_norms_that_are_not_folded_round_alike(spiking: Bundle) -> None:
     assert any(isinstance(m, BatchNorm) for m in spiking.module.modules())
     (low,) = lower(spiking, board.load("host"), ["stream"])
-    bit_exact(spiking, low)
+    assert_bit_exact(spiking, low)
 
 
 def test_a_stack_without_scan_gets_the_same_bits(spiking: Bundle) -> None:
     (low,) = lower(spiking, board.load("stm32h7a3"), ["clip"])
-    bit_exact(spiking, low)
+    assert_bit_exact(spiking, low)
     found = kinds(low.graph)
     assert not {"Scan", "Loop"} & found.keys()
     assert (found["Split"], found["GreaterOrEqual"], found["Where"]) == (11, 11 * 24, 11 * 23)
@@ -316,7 +316,7 @@ def test_integer_weights_on_power_of_two_grids_give_the_same_bits(spiking: Bundl
     integer(bundle)
     (low,) = lower(bundle, board.load("host"), ["clip"])
     assert low.precision == "int8"
-    bit_exact(bundle, low)
+    assert_bit_exact(bundle, low)
 
 
 def integer(bundle: Bundle) -> None:

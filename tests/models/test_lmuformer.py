@@ -32,7 +32,7 @@ def weights(arrays: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix("w."): value for key, value in arrays.items() if key.startswith("w.")}
 
 
-def close(a: Tensor, b: Tensor, bound: float) -> None:
+def assert_close(a: Tensor, b: Tensor, bound: float) -> None:
     assert a.shape == b.shape
     assert float((a - b).abs().max()) <= bound
 
@@ -90,7 +90,7 @@ def test_variants_have_their_sizes() -> None:
 def test_memory_matrices_are_the_published_ones(order: int) -> None:
     recorded, memory = golden(f"lmu_AB_m{order}_theta128.npz"), LegendreMemory(order, 128.0, 128)
     for name in "ABH":
-        close(getattr(memory, name), recorded[name], 1e-6)
+        assert_close(getattr(memory, name), recorded[name], 1e-6)
 
 
 def test_convolution_and_recurrence_are_the_recorded_cell() -> None:
@@ -99,10 +99,10 @@ def test_convolution_and_recurrence_are_the_recorded_cell() -> None:
     memory = LegendreMemory(10, 16.0, 16)
     u = torch.relu(x @ cell["W_u.weight"].T + cell["W_u.bias"])
     for m in (memory.clip(u[..., 0]), recur(memory, u)):
-        close(m, recorded["m_rec"], 1e-5)
+        assert_close(m, recorded["m_rec"], 1e-5)
         h = torch.relu(torch.cat([m, x], dim=-1) @ cell["W_h.weight"].T + cell["W_h.bias"])
-        close(h, recorded["h_fft"], 1e-5)
-        close(h, recorded["h_rec"], 1e-5)
+        assert_close(h, recorded["h_fft"], 1e-5)
+        assert_close(h, recorded["h_rec"], 1e-5)
 
 
 def recur(memory: LegendreMemory, u: Tensor) -> Tensor:
@@ -117,36 +117,36 @@ def recur(memory: LegendreMemory, u: Tensor) -> Tensor:
 def test_memory_of_any_order_and_theta_is_one_linear_map_in_two_forms(order: int, theta: float, length: int) -> None:
     memory = LegendreMemory(order, theta, length)
     u = torch.randn(2, length, 1, generator=torch.Generator().manual_seed(order))
-    close(memory.clip(u[..., 0]), recur(memory, u), 1e-5)
+    assert_close(memory.clip(u[..., 0]), recur(memory, u), 1e-5)
 
 
 def test_memory_takes_clips_longer_than_its_table() -> None:
     memory = LegendreMemory(12, 20.0, 16)
     u = torch.randn(2, 50, 1, generator=torch.Generator().manual_seed(0))
-    close(memory.clip(u[..., 0]), recur(memory, u), 1e-5)
-    close(memory.response(16), memory.H, 0.0)
-    close(memory.response(40)[:, :16], memory.H, 1e-6)
+    assert_close(memory.clip(u[..., 0]), recur(memory, u), 1e-5)
+    assert_close(memory.response(16), memory.H, 0.0)
+    assert_close(memory.response(40)[:, :16], memory.H, 1e-6)
 
 
 def test_logits_and_running_logits_are_the_recorded_ones(net: LMUFormer, small: dict[str, Tensor]) -> None:
     with torch.no_grad():
-        close(net.clip(small["x"]), small["logits"], 1e-5)
-        close(net.running(small["x"]), small["logits_all_seq"].transpose(0, 1), 1e-5)
-        close(net.running(small["x"])[:, -1], net.clip(small["x"]), 1e-5)
+        assert_close(net.clip(small["x"]), small["logits"], 1e-5)
+        assert_close(net.running(small["x"]), small["logits_all_seq"].transpose(0, 1), 1e-5)
+        assert_close(net.running(small["x"])[:, -1], net.clip(small["x"]), 1e-5)
 
 
 def test_activations_are_the_recorded_ones(net: LMUFormer, small: dict[str, Tensor]) -> None:
     with torch.no_grad():
         x = net.embed.clip(small["x"])
-        close(x.mT, small["act.patch_embed"], 1e-5)
+        assert_close(x.mT, small["act.patch_embed"], 1e-5)
         m = net.mixer.memory.clip(torch.relu(net.mixer.encoder(x))[..., 0])
-        close(torch.relu(net.mixer.hidden(torch.cat([m, x], dim=-1))), small["act.block.0.attn.lmu"], 1e-5)
+        assert_close(torch.relu(net.mixer.hidden(torch.cat([m, x], dim=-1))), small["act.block.0.attn.lmu"], 1e-5)
         y = net.mixer.clip(x)
-        close(y.mT, small["act.block.0.attn"], 1e-5)
+        assert_close(y.mT, small["act.block.0.attn"], 1e-5)
         z = net.channels(x + y)
-        close(z.mT, small["act.block.0.mlp"], 1e-5)
-        close((x + y + z).mT, small["act.block.0"], 1e-5)
-        close(net.tokens(small["x"]), x + y + z, 0.0)
+        assert_close(z.mT, small["act.block.0.mlp"], 1e-5)
+        assert_close((x + y + z).mT, small["act.block.0"], 1e-5)
+        assert_close(net.tokens(small["x"]), x + y + z, 0.0)
 
 
 def test_stream_of_the_recorded_net(net: LMUFormer, small: dict[str, Tensor]) -> None:
@@ -156,9 +156,9 @@ def test_stream_of_the_recorded_net(net: LMUFormer, small: dict[str, Tensor]) ->
     by_the_last_frame, by_the_flush = outputs[:, LOOKAHEAD:128], outputs[:, 128:]
     recorded = small["logits_all_seq"].transpose(0, 1)
     assert (by_the_last_frame.shape[1], by_the_flush.shape[1]) == (123, 5)
-    close(by_the_last_frame, recorded[:, :123], 1e-5)
-    close(by_the_flush, recorded[:, 123:], 1e-5)
-    close(outputs[:, -1], small["logits"], 1e-5)
+    assert_close(by_the_last_frame, recorded[:, :123], 1e-5)
+    assert_close(by_the_flush, recorded[:, 123:], 1e-5)
+    assert_close(outputs[:, -1], small["logits"], 1e-5)
 
 
 @pytest.mark.parametrize(("batch", "frames"), [(1, 1), (3, 2), (2, 7), (2, 40)])
@@ -169,8 +169,8 @@ def test_stream_equals_the_clip_form(batch: int, frames: int) -> None:
     with torch.no_grad():
         expected = net.running(x)
         scale = float(expected.abs().max())
-        close(outputs[:, LOOKAHEAD:] / scale, expected / scale, 1e-5)
-        close(outputs[:, -1] / scale, net.clip(x) / scale, 1e-5)
+        assert_close(outputs[:, LOOKAHEAD:] / scale, expected / scale, 1e-5)
+        assert_close(outputs[:, -1] / scale, net.clip(x) / scale, 1e-5)
 
 
 def test_frames_may_come_several_at_once() -> None:
@@ -178,14 +178,14 @@ def test_frames_may_come_several_at_once() -> None:
     with torch.no_grad():
         first, *state = net(x[:, :13], *net.zero_state(2))
         second, *state = net(x[:, 13:], *state)
-        close(torch.cat([first, second, net.flush(*state)[0]], dim=1), stream(net, x), 1e-5)
+        assert_close(torch.cat([first, second, net.flush(*state)[0]], dim=1), stream(net, x), 1e-5)
 
 
 def test_streams_of_a_batch_do_not_touch_each_other() -> None:
     net, x = narrow(), torch.randn(3, 12, 6)
     together = stream(net, x)
     for i in range(3):
-        close(together[i : i + 1], stream(net, x[i : i + 1]), 1e-5)
+        assert_close(together[i : i + 1], stream(net, x[i : i + 1]), 1e-5)
 
 
 def test_clips_longer_than_the_configured_frames() -> None:
@@ -193,7 +193,7 @@ def test_clips_longer_than_the_configured_frames() -> None:
     with torch.no_grad():
         expected = net.running(x)
     scale = float(expected.abs().max())
-    close(stream(net, x)[:, LOOKAHEAD:] / scale, expected / scale, 1e-5)
+    assert_close(stream(net, x)[:, LOOKAHEAD:] / scale, expected / scale, 1e-5)
 
 
 def test_multiply_accumulates_are_the_published_ones() -> None:
@@ -231,7 +231,7 @@ def test_initial_state_after_folding_holds_what_stands_beyond_the_edge() -> None
     for i, (scale, shift) in enumerate(norms):
         name = "state_embed_position_past" if i == 3 else f"state_embed_conv{i + 1}_past"
         edge = -shift if i == 3 else -shift * torch.where(scale < 0, -1.0, 1.0)
-        close(pads[name], edge.detach().repeat(2)[None], 0.0)
+        assert_close(pads[name], edge.detach().repeat(2)[None], 0.0)
     assert not pads["state_embed_conv0_past"].any()
     assert signature == net.stream_signature()
 
