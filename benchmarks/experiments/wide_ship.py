@@ -25,6 +25,7 @@ from edgetk.passes.prune_blocks import PruneBlocks
 from edgetk.tasks.imdb.reviews import LABELS
 from edgetk.toolkit.card import card
 from edgetk.toolkit.checkpoint import save_model
+from edgetk.toolkit.stored import rounded
 
 NAME = "wide-compact"
 #: of the network of W1
@@ -46,8 +47,7 @@ def shipped(state: Mapping[str, Tensor], heads: Collection[int] = range(HEADS)) 
     result = fold(made)
     record = PassRecord("fold", asdict(fold), result.notes, result.structure)
     bundle = made.with_body(result.body, record)
-    rounded = {k: v.half().float() if v.is_floating_point() else v for k, v in bundle.module.state_dict().items()}
-    bundle.module.load_state_dict(rounded)
+    rounded(bundle.module, "float16")
     return bundle
 
 
@@ -65,7 +65,7 @@ def main() -> None:
     result = json.loads(args.rows.read_text())
     row = result["rows"][args.weights.stem]
     bundle = shipped(torch.load(args.weights, weights_only=True), args.heads)
-    content = save_model(bundle, half=True)
+    content = save_model(bundle, "float16")
     data = registry.load("task", bundle.task).open(args.data)
     predict = predictor(bundle)
     accuracy = {split: evaluate(predict, bundle.task, data, split, official_only=False) for split in ("validation", "test")}

@@ -26,8 +26,10 @@ class Op:
     neurons           neuron updates: spike decisions of neurons that carry a membrane on (0 for any other node)
     calls             how often it runs in one inference: more than once inside a Scan
     groups            of a convolution: channels are cut into so many parts that don't see one another
+    taps              of a convolution: places that its kernel covers
     source            name of the operator whose output this one reads and nobody else does; "" where there is not exactly one
-    strided           a transposition that moves the last axis: it reads or writes single elements
+    strided           a transposition that moves the last axis, a reduction along another: reads or writes single elements
+    pieces            contiguous pieces of memory that it handles one by one, of all its calls: rows, runs (0: not by pieces)
     requantized       its output is stored as integers: what a runtime needs to run a quantized product in integers to the end
     """
 
@@ -48,6 +50,8 @@ class Op:
     source: str = ""
     requantized: bool = False
     strided: bool = False
+    pieces: int = 0
+    taps: int = 1
 
     @property
     def depth(self) -> int:

@@ -86,7 +86,7 @@ VARIANTS: Mapping[str, Config] = _twins(
     {
         "base": Config(patch=4, layers=3),
         "text": Config(vocabulary=256, length=1000, patch=4, classes=2, layers=2),
-        "lm": Config(vocabulary=256, length=256, causal=True, classes=256, dim=128),
+        "lm": Config(vocabulary=256, length=256, causal=True, classes=256, layers=2, dim=128),
     }
 )
 _PYTHIA = Config(vocabulary=50304, length=2048, causal=True, classes=50304, layers=6, dim=512, heads=8, bits=8)

@@ -23,9 +23,10 @@ from edgetk.targets.firing import Activity, Firing
 from edgetk.targets.graph import Graph, has_subgraph, read, reads, stored_bytes
 from edgetk.targets.kinds import COMPARES, SELECTS, SHAPES, VIEWS
 from edgetk.targets.liveness import buffers, peak_bytes
-from edgetk.targets.neighbours import groups, is_merged, moves_last_axis, name_of, requantized, source
+from edgetk.targets.neighbours import groups, is_merged, name_of, requantized, source, strided
 from edgetk.targets.neurons import updates
-from edgetk.targets.products import FACTORS, INTEGER, activations, attributes, einsum_macs, factors, macs, rows
+from edgetk.targets.pieces import pieces
+from edgetk.targets.products import FACTORS, INTEGER, activations, attributes, einsum_macs, factors, macs, rows, taps
 
 #: Standard operators that multiply and accumulate, or hold a graph of their own, and have no rule here.
 _NO_RULE = frozenset({"Attention", "LinearAttention", "RotaryEmbedding", "DFT", "STFT", "DeformConv", "Det", "GridSample"})
@@ -122,6 +123,7 @@ def _walk(level: _Level, recorded: Mapping[str, Activity], ops: list[Op], unknow
                 macs=op.macs * level.calls,
                 elements=op.elements * level.calls,
                 activation_bytes=op.activation_bytes * level.calls,
+                pieces=op.pieces * level.calls,
                 spike_rate=activity.nonzero if activity and activity.spikes else None,
                 density=activity.nonzero if activity else None,
                 neurons=neurons.get(node.output[0], 0) * level.calls,
@@ -226,7 +228,9 @@ def _op(graph: Graph, node: NodeProto, counted: bool) -> Op:
         groups=groups(node),
         source=source(graph, node),
         requantized=node.op_type in FACTORS and requantized(graph, node),
-        strided=node.op_type == "Transpose" and moves_last_axis(graph, node),
+        strided=strided(graph, node),
+        pieces=pieces(graph, node),
+        taps=taps(graph, node) if counted else 1,
     )
 
 

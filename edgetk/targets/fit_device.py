@@ -19,10 +19,12 @@ from edgetk.targets.kernel_costs import Costs, amounts, seconds
 
 #: seconds that one case runs in one round, and how many rounds there are
 TURN_S = 0.004
+#: how often a case runs in one round at least: of few runs, the fastest is slower
+RUNS = 6
 ROUNDS = 15
 #: how names of small networks in the suite begin, and the weight of their relative errors in the fit, beside 1 of a chain of
 #: one operator: networks are what is predicted
-NETWORKS, NETWORK_WEIGHT = "network", 3.0
+NETWORKS, NETWORK_WEIGHT = "network", 5.0
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,9 @@ def interleave(steps: Mapping[str, Callable[[], object]], rounds: int = ROUNDS, 
     for _ in range(rounds):
         for name, step in steps.items():
             step()
-            end, best = perf_counter() + turn_s, float("inf")
-            while best == float("inf") or perf_counter() < end:
+            end, best, runs = perf_counter() + turn_s, float("inf"), 0
+            while best == float("inf") or runs < RUNS or perf_counter() < end:
+                runs += 1
                 start = thread_time()
                 step()
                 taken = thread_time() - start

@@ -14,6 +14,7 @@ vector is laid over, and each element that is brought into blocks of channels or
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from edgetk.core.target import Target
 from edgetk.core.workload import Op, Workload
@@ -25,8 +26,12 @@ PREDICTOR = "kernel costs"
 RUN = "run"
 Costs = Mapping[str, Mapping[str, float]]
 Caches = tuple[tuple[float, float], ...]
+#: a cache begins to miss where what it should hold takes this share of it, and holds nothing of what takes that many times it
+FULL, SMALL = 0.3, 1.5
 #: bytes of a constant that is one number, and of a float
 _SCALAR, _WIDTH = 8, 4
+#: products whose weights ONNX Runtime packs, and the columns of a packed panel
+_PACKED, PANEL = frozenset({"MatMul", "Gemm", "MatMulInteger", "QLinearMatMul"}), 16
 #: operators that leave the channels of a convolution in blocks
 _BLOCKED = frozenset({"Relu", "Clip", "AveragePool", "MaxPool", "BatchNormalization"})
 
@@ -34,13 +39,19 @@ _BLOCKED = frozenset({"Relu", "Clip", "AveragePool", "MaxPool", "BatchNormalizat
 def kernel(op: Op, target: Target) -> str:
     """Name of the kernel that an operator runs in: of products kind and number format, of others the operator type."""
     if not op.macs:
-        return "Reshape" if op.kind in VIEWS else f"{op.kind}{'.strided' if op.strided else ''}"
-    kind = "convolution" if op.kind in ("Conv", "ConvInteger", "QLinearConv") and op.groups == 1 else product(op)
+        if op.kind in VIEWS:
+            return "Reshape"
+        return f"{op.kind}{'.strided' if op.strided else ''}{f'.{op.dtype}' if op.dtype.startswith('int') else ''}"
+    kind = product(op)
+    if op.kind in ("Conv", "ConvInteger", "QLinearConv") and op.groups == 1:
+        kind = "pointwise" if op.taps == 1 else "convolution"
     if kind == "gemm" and not op.weight_bytes:
         kind = "attention"
     if runs_in(op, target) != op.dtype:
         return f"{kind}.dequantized"  # its input is brought back to float32 first
-    return f"{kind}.{'int8' if op.dtype == 'int8' else 'float32'}"
+    if op.dtype == "int8":
+        return f"{kind}.{'requantized' if op.requantized else 'int8'}"
+    return f"{kind}.float32"
 
 
 def stand_in(name: str, op: Op, costs: Costs) -> str:
@@ -48,7 +59,12 @@ def stand_in(name: str, op: Op, costs: Costs) -> str:
     if name in costs:
         return name
     if op.macs:
-        return f"{name.partition('.')[0]}.float32"
+        kind = name.partition(".")[0]
+        if name.endswith(".requantized") and f"{kind}.int8" in costs:
+            return f"{kind}.int8"
+        return "convolution.float32" if kind == "pointwise" and "pointwise.float32" not in costs else f"{kind}.float32"
+    if op.kind in costs:
+        return op.kind
     if work(op) == "move":
         return "Transpose" if op.kind == "Transpose" and "Transpose" in costs else "Concat"
     return "Add" if work(op) == "element" else "Exp"
@@ -57,22 +73,42 @@ def stand_in(name: str, op: Op, costs: Costs) -> str:
 def terms(op: Op, caches: Caches, weights: float, everything: float) -> dict[str, float]:
     """How much of each thing an operator does, in a model of so many bytes of `weights`, of `everything` with activations."""
     moved = float(op.activation_bytes)
-    found = {"call": float(op.calls), "element": float(op.elements)}
-    found |= {f"byte_{at}": moved for at in levels(caches, moved / op.calls)}
-    found |= {f"far_{at}": moved for at in levels(caches, everything)[1:]}
+    found = {"call": float(op.calls)}
+    if op.macs or work(op) != "move":  # what only moves bytes does so in any number format
+        found["element"] = float(op.elements)
+    found |= {f"byte_{at}": moved * share for at, share in levels(caches, moved / op.calls).items()}
+    found |= {f"far_{at}": moved * share for at, share in levels(caches, everything).items() if at != "0"}
+    if op.pieces:
+        found["piece"] = float(op.pieces)
     if op.macs:
-        found["mac"] = float(op.macs)
+        found["mac"] = op.macs * _padding(op)
         if product(op) != "depthwise":  # whose weights are too few to tell their cost from that of the products
-            found |= {f"weight_{at}": float(weights_read(op)) for at in levels(caches, weights)}
+            found |= {f"weight_{at}": weights_read(op) * share for at, share in levels(caches, weights).items()}
     elif op.weight_bytes > _SCALAR and work(op) == "element":
-        found["span"] = op.elements * _WIDTH / op.weight_bytes  # a constant vector is laid over every row
+        # a constant vector is laid over every row
+        found |= {"span": op.elements * _WIDTH / op.weight_bytes, "laid": float(op.elements)}
+    elif op.weight_bytes > _SCALAR and op.kind == "Gather":  # rows of a table, which lie all over it
+        found |= {f"weight_{at}": op.elements * _WIDTH * share for at, share in levels(caches, weights).items()}
     return found
 
 
-def levels(caches: Caches, size: float) -> tuple[str, ...]:
-    """The level that holds so many bytes and all above it: "0", "1", … of the caches, "memory" last."""
-    names = (*map(str, range(len(caches))), "memory")
-    return names[: 1 + next((i for i, (room, _) in enumerate(caches) if size <= room), len(caches))]
+def _padding(op: Op) -> float:
+    """By how much the columns of a matrix' last panel make its product larger."""
+    columns = op.elements // (op.rows * op.calls)
+    if product(op) != "gemm" or not op.weight_bytes or op.kind not in _PACKED or not columns:
+        return 1.0
+    return -(-columns // PANEL) * PANEL / columns
+
+
+def levels(caches: Caches, size: float) -> dict[str, float]:
+    """The level that so many bytes come from and all above it, "0", "1", … of the caches, "memory" last, each with the share
+    of the bytes that come from there or beyond: a cache that is nearly full already misses, and one too small still hits."""
+    if not caches:
+        return {"memory": 1.0}
+    found, names = {"0": 1.0}, (*map(str, range(1, len(caches))), "memory")
+    for name, (room, _) in zip(names, caches, strict=True):
+        found[name] = min(1.0, max(0.0, (size / room - FULL) / (SMALL - FULL)))
+    return {name: share for name, share in found.items() if share}
 
 
 def reordered(workload: Workload) -> dict[str, float]:
@@ -97,10 +133,14 @@ def amounts(workload: Workload, target: Target) -> Iterator[tuple[Op, str, Mappi
     ops = {op.name: op for op in workload.ops}
     everything = workload.weight_bytes + max((op.activation_bytes / op.calls for op in workload.ops), default=0.0)
     blocked = reordered(workload) if target.stack.runtime == "onnxruntime" else {}
+    operators = 0
     for op in workload.ops:
+        if _quantizes(ops, op, target):
+            op = replace(op, activation_bytes=(_WIDTH + 1) * op.elements)
         if op.name in merged or (is_idle(op) and not (op.kind in VIEWS and op.elements) and op.kind != "Scan"):
             continue
         found = terms(op, target.caches, workload.weight_bytes, everything)
+        operators += op.calls
         if op.kind == "Scan":
             found["turn"] = max((float(o.calls) for o in workload.ops if o.name.startswith(f"{op.name}/")), default=0.0)
         if blocked.get(op.name):
@@ -108,7 +148,15 @@ def amounts(workload: Workload, target: Target) -> Iterator[tuple[Op, str, Mappi
         if op.macs and runs_in(op, target) != op.dtype:  # its input goes through a QuantizeLinear and back, and both are run
             found["converted"] = op.activation_bytes - float(_WIDTH * op.elements)
         yield op, "SkipLayerNormalization" if normalizes_sum(ops, op) else kernel(op, target), found
-    yield Op(RUN, RUN, 0, 0, 0, 0), RUN, {"call": 1.0, "tensor": float(workload.tensors)}
+    yield Op(RUN, RUN, 0, 0, 0, 0), RUN, {"call": 1.0, "tensor": float(workload.tensors), "operator": float(operators)}
+
+
+def _quantizes(ops: Mapping[str, Op], op: Op, target: Target) -> bool:
+    """True for a QuantizeLinear that ONNX Runtime runs by itself: not one that finishes a product in integers."""
+    if target.stack.runtime != "onnxruntime" or op.kind != "QuantizeLinear" or op.activation_bytes:
+        return False
+    before = ops.get(op.source)
+    return op.elements > 0 and (before is None or not before.requantized)
 
 
 def seconds(workload: Workload, target: Target) -> Iterator[tuple[Op, float, bool, bool]]:

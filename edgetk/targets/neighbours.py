@@ -38,12 +38,17 @@ def _alone(graph: Graph, name: str) -> str:
     return ""
 
 
-def moves_last_axis(graph: Graph, node: NodeProto) -> bool:
-    """True for a transposition that does."""
-    axes = len(graph.shape.get(node.input[0], ()))
-    order = attributes(node).get("perm", list(range(axes))[::-1])
-    assert isinstance(order, list)
-    return axes > 1 and order[-1] != axes - 1
+def strided(graph: Graph, node: NodeProto) -> bool:
+    """True for a transposition that moves the last axis, and for a reduction that leaves it as it is."""
+    axes = len(graph.shape.get(node.input[0], ())) if node.input else 0
+    if node.op_type == "Transpose":
+        order = attributes(node).get("perm", list(range(axes))[::-1])
+        assert isinstance(order, list)
+        return axes > 1 and order[-1] != axes - 1
+    if not node.op_type.startswith("Reduce") or node.output[0] not in graph.shape:
+        return False
+    read, written = graph.shape[node.input[0]], graph.shape[node.output[0]]
+    return bool(written) and len(read) > 0 and read[-1] > 1 and written[-1] == read[-1]
 
 
 def requantized(graph: Graph, node: NodeProto) -> bool:

@@ -77,6 +77,13 @@ def rows(graph: Graph, node: NodeProto) -> int:
     return max(1, macs(graph, node) // max(1, graph.elements(weights[0]))) if weights else 1
 
 
+def taps(graph: Graph, node: NodeProto) -> int:
+    """Places that a convolution's kernel covers; 1 for any other node."""
+    if node.op_type not in ("Conv", "ConvInteger", "QLinearConv"):
+        return 1
+    return math.prod(graph.shape[factors(node)[1]][2:])
+
+
 def activations(graph: Graph, node: NodeProto) -> list[str]:
     """The factors of a product that are no constants: one of a layer, two of attention.
 

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
-from edgetk.targets.suite_chain import Case, Chain, Shape, case, floats
-from edgetk.targets.suite_networks import networks
+from edgetk.targets.suite_chain import Case, Chain, Shape, case
+from edgetk.targets.suite_networks import networks, neurons, scan
 
 #: how many times an operator stands in its chain
 COPIES = 6
-_SIZES: tuple[Shape, ...] = ((1, 64), (1, 40, 100), (1, 100, 320), (1, 800, 600))
+_SIZES: tuple[Shape, ...] = ((1, 64), (1, 40, 100), (1, 100, 320), (1, 300, 400), (1, 800, 600))
+#: short rows, for what handles rows one by one
+_SHORT: tuple[Shape, ...] = ((1, 900, 40), (1, 250, 56), (1, 60, 24), (4, 300, 72), (6, 50, 48))
 _MATRICES = ((32, 32), (64, 128), (128, 128), (96, 288), (192, 192), (256, 512), (320, 320), (512, 384))
 _VECTORS = ((24, 48, 4), (64, 64, 4), (128, 160, 4), (200, 200, 3), (256, 384, 3), (384, 384, 8), (640, 640, 4))
 _IMAGES = ((16, 24, 3), (32, 12, 3), (48, 20, 1), (64, 10, 3), (96, 14, 1), (128, 7, 3), (160, 7, 1), (96, 30, 3))
@@ -47,14 +49,27 @@ _TRANSPOSED: tuple[tuple[Shape, Shape], ...] = (
     ((1, 1024, 192), (0, 2, 1)),
     ((1, 400, 8, 48), (0, 2, 1, 3)),
     ((1, 2000, 100), (0, 2, 1)),
+    ((1, 900, 40), (0, 2, 1)),
+    ((1, 40, 900), (0, 2, 1)),
+    ((1, 72, 300), (0, 2, 1)),
+    ((1, 128, 512), (0, 2, 1)),
+    ((1, 48, 1024), (0, 2, 1)),
+    ((1, 60, 6, 40), (0, 2, 3, 1)),
+    ((1, 5, 70, 40), (0, 1, 3, 2)),
+    ((1, 300, 2, 40), (0, 2, 1, 3)),
+    ((1, 30, 3, 24), (0, 2, 1, 3)),
+    ((1, 3, 40, 28), (0, 2, 1, 3)),
+    ((1, 500, 12, 8), (0, 2, 1, 3)),
 )
 #: tokens that choose rows of a table as wide as they are
 _CHOSEN: tuple[Shape, ...] = ((1, 12, 48), (1, 50, 96), (1, 300, 40), (1, 700, 280))
 #: rows of a table
 _ROWS = 64
+#: tokens, width and rows of a table that does not fit the nearest cache
+_TABLES = ((200, 40, 2000), (300, 96, 3000), (400, 64, 20_000), (500, 112, 12_000), (100, 256, 8000))
 #: operators of one input, and their attributes
 _PLAIN: Mapping[str, Mapping[str, Any]] = {
-    **{kind: {} for kind in "Sqrt Exp Erf Sigmoid Tanh Neg Abs Sign Round Floor Reciprocal Relu".split()},  # noqa: SIM905
+    **{kind: {} for kind in "Sqrt Exp Log Erf Sigmoid Tanh Neg Abs Sign Round Floor Reciprocal Relu".split()},  # noqa: SIM905
     "Softmax": {"axis": -1},
 }
 
@@ -66,11 +81,16 @@ def cases() -> tuple[Case, ...]:
 
 
 def _tensors() -> Iterator[Case]:
-    """Many small tensors that go in and come out, as the states of a stream do."""
+    """Many small tensors that go in and come out, and states of a stream that go in again."""
     for n in (2, 10, 24):
         nodes = [helper.make_node("Neg", [f"x{i}"], [f"y{i}"], name=f"n{i}") for i in range(n)]
         inputs, outputs = ({f"{letter}{i}": (1, 64) for i in range(n)} for letter in "xy")
         yield case(f"tensors {n}", nodes, inputs, dict(outputs))
+
+    for n, width in ((4, 48), (9, 300), (18, 120)):
+        nodes = [helper.make_node("Neg", [f"s{i}"], [f"s{i}_out"], name=f"n{i}") for i in range(n)]
+        nodes.append(helper.make_node("Neg", ["x"], ["y"], name="last"))
+        yield case(f"states {n}x{width}", nodes, {"x": (1, 64)}, {"y": (1, 64)}, states={f"s{i}": (1, width) for i in range(n)})
 
 
 def _products() -> Iterator[Case]:
@@ -150,11 +170,15 @@ def _elements() -> Iterator[Case]:
     writers |= {f"{kind} of a vector": partial(_with_vector, kind=kind) for kind in ("Add", "Mul")}
     writers |= {f"{kind} of two": partial(_with_input, kind=kind) for kind in ("Add", "Mul", "Sub", "Div", "Max")}
     writers |= {kind: partial(_reduced, kind=kind) for kind in ("ReduceMean", "ReduceL2", "ReduceSum")}
+    writers["ReduceMean of frames"] = partial(_reduced, kind="ReduceMean", axis=-2)
     writers |= {"Clip": _clip, "Where": _where, "Cast": _cast, "QuantizeLinear": _quantize, "Gelu": Chain.gelu}
     writers |= {"LayerNormalization": _normalize, "SkipLayerNormalization": _normalize_sum}
     for size in _SIZES:
         for name, write in writers.items():
             yield _repeated(name, size, write)
+    for size in _SHORT:
+        for name in ("Softmax", "LayerNormalization", "SkipLayerNormalization", "ReduceMean", "ReduceL2", "ReduceSum"):
+            yield _repeated(name, size, writers[name])
 
 
 def _with_number(chain: Chain, kind: str) -> None:
@@ -169,11 +193,11 @@ def _with_input(chain: Chain, kind: str) -> None:
     chain.add(kind, "x")
 
 
-def _reduced(chain: Chain, kind: str) -> None:
+def _reduced(chain: Chain, kind: str, axis: int = -1) -> None:
     if kind == "ReduceSum":
-        chain.add(kind, chain.integers(-1), keepdims=1)
+        chain.add(kind, chain.integers(axis), keepdims=1)
     else:
-        chain.add(kind, axes=[-1], keepdims=1)
+        chain.add(kind, axes=[axis], keepdims=1)
     chain.add("Add", "x")
 
 
@@ -209,8 +233,11 @@ def _normalize_sum(chain: Chain) -> None:
 def _moves() -> Iterator[Case]:
     for size in _SIZES:
         yield _repeated("Concat", size, _halves)
+        yield _grown(size)
+        yield _shortened(size)
         yield _repeated("Split", size, _split)
         yield _repeated("Reshape", size, _regroup)
+        yield _repeated("Shape", size, _shape)
     for size in _SIZES[1:3]:
         yield _repeated("Pad", size, _pad)
         yield _repeated("Expand", size, _expand)
@@ -218,6 +245,11 @@ def _moves() -> Iterator[Case]:
     for size in _CHOSEN:
         yield _repeated("ArgMax", size, _largest)
         yield _repeated("Gather of rows", size, _rows)
+    for tokens, width, rows in _TABLES:
+        yield _repeated("Gather of rows", (1, tokens, width), partial(_far_rows, rows=rows))
+    for size in _SHORT:
+        yield _repeated("Split", size, _split)
+        yield _repeated("Concat", size, _halves)
     for size, order in _TRANSPOSED:
         yield _repeated("Transpose", size, partial(_transpose, order=order))
 
@@ -229,6 +261,26 @@ def _halves(chain: Chain) -> None:
     chain.slice(0, chain.shape[-1])
 
 
+def _grown(size: Shape) -> Case:
+    """Frames that are put in front of others, as the edges of windows are."""
+    chain = Chain(size)
+    edge = chain.constant(np.zeros((*size[:-2], 1, size[-1]), np.float32))
+    for _ in range(COPIES):
+        behind, chain.last = chain.last, edge
+        chain.add("Concat", behind, axis=len(size) - 2)
+        chain.shift()
+    return chain.case(f"frames in front {'x'.join(map(str, size))}")
+
+
+def _shortened(size: Shape) -> Case:
+    """Windows of frames: a slice that is one shorter each time; of a single frame, of its numbers."""
+    chain, axis = Chain(size), len(size) - 2 if size[-2] > COPIES else len(size) - 1
+    for index in range(COPIES):
+        chain.slice(1, size[axis] - index, axis)
+        chain.shift()
+    return chain.case(f"Slice {'x'.join(map(str, size))}")
+
+
 def _split(chain: Chain) -> None:
     first = chain.add("Split", outputs=2, axis=-1)
     chain.add("Concat", f"{first.rpartition('_')[0]}_1", axis=-1)
@@ -237,7 +289,7 @@ def _split(chain: Chain) -> None:
 def _regroup(chain: Chain) -> None:
     chain.reshape(-1, chain.shape[-1] // 2)
     chain.shift()
-    chain.reshape(*chain.shape)
+    chain.add("Reshape", chain.integers(*chain.shape))
 
 
 def _pad(chain: Chain) -> None:
@@ -248,6 +300,16 @@ def _pad(chain: Chain) -> None:
 def _expand(chain: Chain) -> None:
     chain.slice(0, 1, 1)
     chain.add("Expand", chain.integers(*chain.shape))
+
+
+def _shape(chain: Chain) -> None:
+    """The shape of a tensor cut, joined and laid on it again, as exporters write what depends on the batch."""
+    value = chain.last
+    chain.add("Shape")
+    chain.slice(0, len(chain.shape) - 1, 0)
+    chain.add("Concat", chain.integers(chain.shape[-1]), axis=0)
+    shape, chain.last = chain.last, value
+    chain.add("Reshape", shape)
 
 
 def _gather(chain: Chain) -> None:
@@ -267,6 +329,20 @@ def _rows(chain: Chain) -> None:
     table = chain.constant(chain.weights(_ROWS, chain.shape[-1]))
     chain.slice(0, min(_ROWS, chain.shape[-1]))
     chosen = chain.add("ArgMax", axis=-1, keepdims=0)
+    chain.last = table
+    chain.add("Gather", chosen, axis=0)
+    chain.add("Add", "x")
+
+
+def _far_rows(chain: Chain, rows: int) -> None:
+    """Each token takes a row that its first number names, of a table of its own."""
+    table = chain.constant(chain.weights(rows, chain.shape[-1]))
+    chain.slice(0, 1)
+    chain.add("Squeeze", chain.integers(-1))
+    chain.add("Mul", chain.constant(0.3 * rows))
+    chain.add("Abs")
+    chain.add("Min", chain.constant(float(rows - 1)))
+    chosen = chain.add("Cast", to=TensorProto.INT64)
     chain.last = table
     chain.add("Gather", chosen, axis=0)
     chain.add("Add", "x")
@@ -292,14 +368,13 @@ def _loops() -> Iterator[Case]:
     ]
     for nodes, sizes in ((full, ((20, 32), (60, 128), (120, 64), (90, 320))), (short, ((30, 48), (110, 96), (80, 400)))):
         for length, width in sizes:
-            reads, makes = ([floats(name, (1, width)) for name in names] for names in (("s", "e"), ("s_out", "y")))
-            body = helper.make_graph(nodes, "body", reads, makes)
             chain = Chain((length, 1, width))
             chain.constants["half"] = np.array(0.5, np.float32)
-            for i in range(2):
-                zero = chain.constant(np.zeros((1, width), np.float32))
-                outputs = [f"state{i}", f"spikes{i}"]
-                node = helper.make_node("Scan", [zero, chain.last], outputs, name=f"scan{i}", body=body, num_scan_inputs=1)
-                chain.nodes.append(node)
-                chain.last = outputs[1]
+            for index in range(2):
+                scan(chain, index, width, nodes)
             yield chain.case(f"scan {length}x{width} of {len(nodes)}")
+    for length, width in ((100, 80), (150, 200), (60, 600)):
+        chain = Chain((length, 1, width))
+        for index in range(2):
+            neurons(chain, index, width, f"threshold{index}")
+        yield chain.case(f"neurons {length}x{width}")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from edgetk.core.signature import Signature, TensorSpec
+from edgetk.core.signature import Signature, StateSpec, TensorSpec
 
 Shape = tuple[int, ...]
 SEED = 0
@@ -30,23 +30,34 @@ def case(
     inputs: Mapping[str, Shape],
     outputs: Mapping[str, Shape | None],
     constants: Mapping[str, np.ndarray] | None = None,
+    states: Mapping[str, Shape] | None = None,
 ) -> Case:
-    """A graph of opset 17 with float32 inputs and outputs; a shape of None is left to be inferred."""
+    """A graph of opset 17 with float32 inputs and outputs; a shape of None is left to be inferred.
+
+    `states` are further inputs, each fed with what the output of its name and "_out" gave before.
+    Where the first axis is 1 and more than one follow, it is a batch of any size, as in exported models.
+    """
+    kept = dict(states or {})
     graph = helper.make_graph(
         list(nodes),
         "case",
-        [floats(k, v) for k, v in inputs.items()],
-        [floats(k, v) for k, v in outputs.items()],
+        [floats(k, _batched(v)) for k, v in {**inputs, **kept}.items()],
+        [floats(k, _batched(v)) for k, v in {**outputs, **{f"{k}_out": v for k, v in kept.items()}}.items()],
         [numpy_helper.from_array(v, k) for k, v in (constants or {}).items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    specs = tuple(TensorSpec(k, v) for k, v in inputs.items())
-    return Case(name, model, Signature(specs, tuple(TensorSpec(k, v or ()) for k, v in outputs.items())))
+    specs = tuple(TensorSpec(k, _batched(v) or ()) for k, v in inputs.items())
+    carried = tuple(StateSpec(TensorSpec(k, v)) for k, v in kept.items())
+    return Case(name, model, Signature(specs, tuple(TensorSpec(k, v or ()) for k, v in outputs.items()), carried))
 
 
-def floats(name: str, shape: Shape | None) -> ValueInfoProto:
+def floats(name: str, shape: Sequence[int | str] | None) -> ValueInfoProto:
     """A float32 input or output."""
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def _batched(shape: Shape | None) -> tuple[int | str, ...] | None:
+    return ("batch", *shape[1:]) if shape and len(shape) > 2 and shape[0] == 1 else shape
 
 
 @dataclass
@@ -57,6 +68,7 @@ class Chain:
     nodes: list[NodeProto] = field(default_factory=list)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     last: str = "x"
+    states: dict[str, Shape] = field(default_factory=dict)
     random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(SEED))
 
     def add(self, kind: str, *others: str, outputs: int = 1, **attributes: Any) -> str:
@@ -77,9 +89,9 @@ class Chain:
         """The name of a stored int64 vector."""
         return self.constant(np.array(values, np.int64))
 
-    def vector(self, value: float) -> str:
-        """The name of a constant as long as the last axis."""
-        return self.constant(np.full(self.shape[-1], value, np.float32))
+    def vector(self, value: float, width: int = 0) -> str:
+        """The name of a constant as long as the last axis of the input, or of another length."""
+        return self.constant(np.full(width or self.shape[-1], value, np.float32))
 
     def weights(self, *shape: int) -> np.ndarray:
         """Random weights that keep the size of what passes through them."""
@@ -91,6 +103,16 @@ class Chain:
         """An addition that keeps neighbours apart."""
         self.add("Add", self.constant(0.01))
 
+    def state(self, *shape: int) -> str:
+        """The name of an input that carries on what `keep` gives it."""
+        name = f"state{len(self.states)}"
+        self.states[name] = shape
+        return name
+
+    def keep(self, name: str) -> None:
+        """The last operator's output is the next value of that state."""
+        self.nodes[-1].output[0] = self.last = f"{name}_out"
+
     def gelu(self) -> None:
         """x / 2 (1 + erf(x / sqrt 2)), written out as exporters do."""
         value = self.last
@@ -101,7 +123,8 @@ class Chain:
         self.add("Mul", self.constant(0.5))
 
     def reshape(self, *shape: int) -> None:
-        self.add("Reshape", self.integers(*shape))
+        """Another shape of the last tensor; a first axis of 1 is the batch, and stays what it is."""
+        self.add("Reshape", self.integers(*(0 if i == 0 and n == 1 else n for i, n in enumerate(shape))))
 
     def slice(self, start: int, end: int, axis: int = -1) -> None:
         self.add("Slice", *(self.integers(value) for value in (start, end, axis)))
@@ -124,4 +147,4 @@ class Chain:
 
     def case(self, name: str, more: Mapping[str, Shape] | None = None) -> Case:
         """The finished graph; `more` are inputs beside x."""
-        return case(name, self.nodes, {"x": self.shape, **(more or {})}, {self.last: None}, self.constants)
+        return case(name, self.nodes, {"x": self.shape, **(more or {})}, {self.last: None}, self.constants, self.states)

@@ -6,15 +6,16 @@ seeds; none is a model of the zoo, and none has its sizes on purpose.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from onnx import NodeProto, TensorProto, helper
 
 from edgetk.targets.fit_device import NETWORKS
-from edgetk.targets.suite_chain import Case, Chain
+from edgetk.targets.suite_chain import Case, Chain, floats
 
 #: networks of each kind
-COUNT = 6
+COUNT = 14
 
 
 def networks() -> Iterator[Case]:
@@ -23,11 +24,15 @@ def networks() -> Iterator[Case]:
         "encoder": _encoder,
         "frames": _frames,
         "step": _step,
+        "stream": _stream,
         "pictures": _pictures,
+        "patches": _patches,
+        "spikes": _spikes,
+        "tables": _tables,
     }
     for name, write in kinds.items():
         for seed in range(COUNT):
-            for precision in ("float32",) if write is _pictures else ("float32", "int8"):
+            for precision in ("float32", "int8") if write in _QUANTIZED else ("float32",):
                 chain = write(np.random.default_rng(1000 + seed), precision == "int8")
                 yield chain.case(f"{NETWORKS} {name} {seed} {precision}")
 
@@ -54,6 +59,27 @@ def _linear(chain: Chain, kind: str, inputs: int, outputs: int, int8: bool) -> N
         chain.add("Add", bias)
 
 
+def _attend(chain: Chain, tokens: int, heads: int, width: int, int8: bool) -> None:
+    """Attention of the last tensor to itself, projections included, behind a norm; the sum around it."""
+    dim, start = heads * width, chain.last
+    chain.add("LayerNormalization", chain.vector(1.0, dim), chain.vector(0.0, dim), axis=-1)
+    read, parts = chain.last, []
+    for order in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]):
+        chain.last = read
+        _linear(chain, "MatMul", dim, dim, int8)
+        chain.reshape(1, tokens, heads, width)
+        parts.append(chain.add("Transpose", perm=order))
+    chain.last = parts[0]
+    chain.add("MatMul", parts[1])
+    chain.add("Mul", chain.constant(float(width**-0.5)))
+    chain.add("Softmax", axis=-1)
+    chain.add("MatMul", parts[2])
+    chain.add("Transpose", perm=[0, 2, 1, 3])
+    chain.reshape(1, tokens, dim)
+    _linear(chain, "MatMul", dim, dim, int8)
+    chain.add("Add", start)
+
+
 def _encoder(random: np.random.Generator, int8: bool) -> Chain:
     """Blocks of attention and of two layers with GELU, norms in front, sums around."""
     tokens, heads = int(random.integers(20, 220)), int(random.choice([2, 3, 4, 6]))
@@ -61,23 +87,8 @@ def _encoder(random: np.random.Generator, int8: bool) -> Chain:
     dim, hidden = heads * width, heads * width * int(random.choice([2, 3, 4]))
     chain = Chain((1, tokens, dim))
     for _ in range(int(random.integers(1, 4))):
-        start = chain.last
-        chain.add("LayerNormalization", chain.vector(1.0), chain.vector(0.0), axis=-1)
-        read, parts = chain.last, []
-        for order in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]):
-            chain.last = read
-            _linear(chain, "MatMul", dim, dim, int8)
-            chain.reshape(1, tokens, heads, width)
-            parts.append(chain.add("Transpose", perm=order))
-        chain.last = parts[0]
-        chain.add("MatMul", parts[1])
-        chain.add("Mul", chain.constant(float(width**-0.5)))
-        chain.add("Softmax", axis=-1)
-        chain.add("MatMul", parts[2])
-        chain.add("Transpose", perm=[0, 2, 1, 3])
-        chain.reshape(1, tokens, dim)
-        _linear(chain, "MatMul", dim, dim, int8)
-        middle = chain.add("Add", start)
+        _attend(chain, tokens, heads, width, int8)
+        middle = chain.last
         chain.add("LayerNormalization", chain.vector(1.0), chain.vector(0.0), axis=-1)
         _linear(chain, "MatMul", dim, hidden, int8)
         chain.gelu()
@@ -141,6 +152,37 @@ def _step(random: np.random.Generator, int8: bool) -> Chain:
     return chain
 
 
+def _stream(random: np.random.Generator, int8: bool) -> Chain:
+    """One frame of layers that keep windows of past frames, a memory that decays, and a mean of all frames."""
+    width, past = _size(random, 24, 320), int(random.integers(1, 5))
+    chain = Chain((1, width))
+    for _ in range(int(random.integers(2, 7))):
+        start, window = chain.last, chain.state(1, past * width)
+        chain.last = window
+        behind = chain.add("Concat", start, axis=-1)
+        chain.slice(width, (past + 1) * width)
+        chain.keep(window)
+        chain.last = behind
+        _linear(chain, "Gemm", (past + 1) * width, width, int8)
+        chain.add("Relu")
+        chain.add("Add", start)
+    start, memory = chain.last, chain.state(1, width)
+    chain.add("Mul", chain.constant(0.1))
+    driven = chain.last
+    chain.last = memory
+    chain.add("Mul", chain.constant(0.9 * np.ones(width, np.float32)))
+    chain.add("Add", driven)
+    chain.keep(memory)
+    chain.add("Concat", start, axis=-1)
+    _linear(chain, "Gemm", 2 * width, 12, False)
+    decided, total = chain.last, chain.state(1, 12)
+    chain.last = total
+    chain.add("Add", decided)
+    chain.keep(total)
+    chain.add("Mul", chain.constant(0.01))
+    return chain
+
+
 def _pictures(random: np.random.Generator, int8: bool) -> Chain:
     """Convolutions: a first one, then each channel alone and all together, by turns; a head on the mean."""
     side, channels = int(random.integers(14, 40)), _size(random, 16, 96)
@@ -157,4 +199,103 @@ def _pictures(random: np.random.Generator, int8: bool) -> Chain:
     return chain
 
 
+def _patches(random: np.random.Generator, int8: bool) -> Chain:
+    """Patches of a picture as tokens: attention, and two layers with a convolution of each channel alone between them."""
+    side, heads = int(random.integers(5, 27)), int(random.choice([1, 2, 3, 4]))
+    width = _size(random, 16, 48)
+    dim, tokens = heads * width, side * side
+    hidden = dim * int(random.choice([2, 3, 4]))
+    chain = Chain((1, 3, 2 * side, 2 * side))
+    chain.add("Conv", chain.constant(chain.weights(dim, 3, 2, 2)), strides=[2, 2])
+    chain.reshape(1, dim, tokens)
+    chain.add("Transpose", perm=[0, 2, 1])
+    for _ in range(int(random.integers(1, 4))):
+        if tokens < 300:
+            _attend(chain, tokens, heads, width, int8)
+        start = chain.last
+        chain.add("LayerNormalization", chain.vector(1.0, dim), chain.vector(0.0, dim), axis=-1)
+        _linear(chain, "MatMul", dim, hidden, int8)
+        chain.add("Transpose", perm=[0, 2, 1])
+        chain.reshape(1, hidden, side, side)
+        chain.add("Conv", chain.constant(chain.weights(hidden, 1, 3, 3)), pads=[1] * 4, group=hidden)
+        chain.reshape(1, hidden, tokens)
+        chain.add("Transpose", perm=[0, 2, 1])
+        chain.gelu()
+        _linear(chain, "MatMul", hidden, dim, int8)
+        chain.add("Add", start)
+    return chain
+
+
+def _spikes(random: np.random.Generator, int8: bool) -> Chain:
+    """Layers over frames, each with neurons that carry a membrane from frame to frame and spike, in a Scan."""
+    length, width = int(random.integers(30, 160)), _size(random, 24, 360)
+    chain = Chain((length, width))
+    chain.constants["rest"] = np.zeros(width, np.float32)
+    for index in range(int(random.integers(2, 6))):
+        _linear(chain, "MatMul", width, width, int8)
+        chain.add("Mul", chain.constant(chain.weights(1, width) + 1))
+        chain.add("Add", chain.vector(0.1))
+        chain.reshape(length, 1, width)
+        neurons(chain, index, width, f"threshold{index}")
+        chain.reshape(length, width)
+    return chain
+
+
+def neurons(chain: Chain, index: int, width: int, threshold: str) -> None:
+    """A Scan of leaky neurons with thresholds of their own over the last tensor, (frames, 1, width)."""
+    nodes = [
+        helper.make_node("Add", ["s", "e"], ["a"], name="add"),
+        helper.make_node("Mul", ["a", "half"], ["m"], name="decay"),
+        helper.make_node("GreaterOrEqual", ["m", threshold], ["b"], name="compare"),
+        helper.make_node("Cast", ["b"], ["y"], name="spike", to=TensorProto.FLOAT),
+        helper.make_node("Where", ["b", "rest", "m"], ["s_out"], name="reset"),
+    ]
+    chain.constants |= {"half": np.array(0.5, np.float32), "rest": np.zeros(width, np.float32)}
+    chain.constants[threshold] = chain.random.uniform(0.0, 0.6, width).astype(np.float32)
+    scan(chain, index, width, nodes)
+
+
+def scan(chain: Chain, index: int, width: int, nodes: Sequence[NodeProto]) -> None:
+    """A Scan over the last tensor, (frames, 1, width): its body reads s and e, and writes s_out and y."""
+    reads, makes = ([floats(name, (1, width)) for name in names] for names in (("s", "e"), ("s_out", "y")))
+    body = helper.make_graph(nodes, "body", reads, makes)
+    zero = chain.constant(np.zeros((1, width), np.float32))
+    outputs = [f"state{index}", f"spikes{index}"]
+    node = helper.make_node("Scan", [zero, chain.last], outputs, name=f"scan{index}", body=body, num_scan_inputs=1)
+    chain.nodes.append(node)
+    chain.last = outputs[1]
+
+
+def _tables(random: np.random.Generator, int8: bool) -> Chain:
+    """Layers whose inputs, in groups, name rows of tables by their signs; the rows of a token are weighted and added up."""
+    tokens, bits = int(random.integers(8, 120)), int(random.integers(5, 9))
+    groups, width = int(random.integers(4, 25)), _size(random, 24, 200)
+    chain = Chain((tokens, groups * bits))
+    offsets = chain.constant(np.arange(groups, dtype=np.int64) * 2**bits)
+    powers = chain.constant(2.0 ** np.arange(bits, dtype=np.float32))
+    for _ in range(int(random.integers(2, 6))):
+        chain.reshape(tokens, groups, bits)
+        read = chain.last
+        chain.add("Abs")
+        chain.add("ReduceMean", axes=[-1], keepdims=1)
+        weight = chain.last
+        chain.last = read
+        chain.add("GreaterOrEqual", chain.constant(0.0))
+        chain.add("Cast", to=TensorProto.FLOAT)
+        chain.add("Mul", powers)
+        chain.add("ReduceSum", chain.integers(-1), keepdims=0)
+        chain.add("Cast", to=TensorProto.INT64)
+        chosen = chain.add("Add", offsets)
+        chain.last = chain.constant(chain.weights(groups * 2**bits, width))
+        read = chain.add("Gather", chosen, axis=0)
+        chain.last = weight
+        chain.reshape(tokens, 1, groups)
+        chain.add("MatMul", read)
+        chain.reshape(tokens, width)
+        _linear(chain, "MatMul", width, groups * bits, int8)
+    return chain
+
+
+#: networks that are also written with their layers in int8
+_QUANTIZED = frozenset({_encoder, _frames, _step, _stream, _patches, _spikes})
 __all__ = ["COUNT", "networks"]

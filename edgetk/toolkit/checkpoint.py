@@ -18,7 +18,9 @@ from edgetk.core import registry
 from edgetk.core.bundle import Bundle, PassRecord
 from edgetk.core.errors import EdgetkError, InputError, PostconditionError
 from edgetk.core.signature import Signature
+from edgetk.toolkit import stored
 from edgetk.toolkit.settings import construct
+from edgetk.toolkit.stored import Store
 
 KEY = "edgetk"
 SCHEMA_VERSION = 1
@@ -29,8 +31,8 @@ def suffix(bundle: Bundle) -> str:
     return ".safetensors" if bundle.is_torch else ".onnx"
 
 
-def save_model(bundle: Bundle, half: bool = False) -> bytes:
-    """The bundle as the content of a file; `half` stores floating-point weights as float16.
+def save_model(bundle: Bundle, store: Store = "float32") -> bytes:
+    """The bundle as the content of a file; `store` says how floating-point weights are stored (`edgetk.toolkit.stored`).
 
     The same bundle gives the same bytes. Raises PostconditionError for state that is not tensors.
     """
@@ -47,15 +49,10 @@ def save_model(bundle: Bundle, half: bool = False) -> bytes:
     import torch
     from safetensors.torch import save
 
-    tensors = {}
     for name, value in bundle.module.state_dict().items():
         if not isinstance(value, torch.Tensor):
             raise PostconditionError(f"{bundle.name}: state {name} must be a tensor to be stored, got {type(value).__name__}")
-        stored = value.detach().cpu()
-        if half and stored.dtype in (torch.float32, torch.float64):
-            stored = stored.to(torch.float16)
-        tensors[name] = stored.clone(memory_format=torch.contiguous_format)  # safetensors refuses tensors that share memory
-    return save(tensors, metadata={KEY: head})
+    return save(stored.encode(bundle.module, store), metadata={KEY: head})
 
 
 def load_model(path: Path, original: Bundle | None = None) -> Bundle:
@@ -198,6 +195,7 @@ def _rebuild(body: Any, record: PassRecord, who: str) -> Any:
 
 def _load_weights(body: Any, tensors: Mapping[str, Any], who: str) -> None:
     own = body.state_dict()
+    tensors = stored.decode(tensors, own)
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     wrong = [k for k in sorted(own.keys() & tensors.keys()) if own[k].shape != tensors[k].shape]
     if missing or extra or wrong:

@@ -22,6 +22,7 @@ from edgetk.toolkit.card import card
 from edgetk.toolkit.checkpoint import save_model
 from edgetk.toolkit.evaluate import evaluate, predictor
 from edgetk.toolkit.progress import Progress, Silent
+from edgetk.toolkit.stored import Store, check, rounded
 from edgetk.toolkit.training_recipe import TrainingRecipe, names, read
 from edgetk.toolkit.workspace import Workspace
 
@@ -43,7 +44,7 @@ class Options:
     labels   classes; None: those of the data
     recipe   see `edgetk.toolkit.training_recipe`; None: "paper"
     teacher  a model whose answers make up the share `distill` of the targets
-    half     store weights as float16; the accuracy in the card is that of the rounded ones
+    store    how weights are stored: float32, float16 or int8; the accuracy in the card is that of the rounded ones
     """
 
     model: str
@@ -55,7 +56,7 @@ class Options:
     teacher: str | None = None
     device: str = "auto"
     resume: bool = False
-    half: bool = False
+    store: Store = "float32"
     snapshot_every: int = 5
 
 
@@ -117,8 +118,8 @@ def _train(plan: _Plan, run: Workspace, progress: Progress) -> dict[str, Any]:
         batches, rows = data.batches(plan.device, recipe.augmentation)
     training = _training(plan, batches, rows, validation)
     history = _run(training, run, plan, progress)
-    made = _finish(training, plan.bundle, options.half)
-    content = save_model(made, half=options.half)
+    made = _finish(training, plan.bundle, options.store)
+    content = save_model(made, options.store)
     with progress.task("scoring"):
         accuracy = _accuracy(made, options.task, data, test)
     facts = {
@@ -169,9 +170,10 @@ def _plan(options: Options) -> _Plan:
         "data": data.origin,
         "recipe": {k: v for k, v in recipe.to_json().items() if k != "name"},
         "teacher": {options.teacher: source.files(options.teacher)} if options.teacher else {},
-        "half": options.half,
+        "store": options.store,
         "device": device.type,
     }
+    check(options.store, bundle.module, f"train: {bundle.name}")
     weights = options.output if options.output.suffix == ".safetensors" else options.output / f"{bundle.name}.safetensors"
     return _Plan(options, recipe, bundle, data, device, weights, settings)
 
@@ -283,7 +285,7 @@ def _note(epoch: Epoch) -> str:
     )
 
 
-def _finish(training: Training, bundle: Bundle, half: bool) -> Bundle:
+def _finish(training: Training, bundle: Bundle, store: Store) -> Bundle:
     """The bundle with the best weights, rounded as they will be stored, on the CPU."""
     from edgetk.models.layers.exact import settle
 
@@ -291,8 +293,7 @@ def _finish(training: Training, bundle: Bundle, half: bool) -> Bundle:
     module.load_state_dict(training.best)
     module.cpu().eval()
     settle(module)
-    if half:
-        module.load_state_dict({k: v.half() if v.is_floating_point() else v for k, v in module.state_dict().items()})
+    rounded(module, store)
     return bundle
 
 

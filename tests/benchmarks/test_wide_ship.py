@@ -23,7 +23,7 @@ def test_the_file_is_small_enough_and_computes_the_same(ship: ModuleType, tmp_pa
     torch.manual_seed(0)
     net = build("1x16").module
     bundle = ship.shipped({k: v.half() for k, v in net.state_dict().items()})
-    content = save_model(bundle, half=True)
+    content = save_model(bundle, "float16")
     assert len(content) <= 3_000_000
     (tmp_path / "x.safetensors").write_bytes(content)
     loaded = load_model(tmp_path / "x.safetensors")
@@ -42,7 +42,7 @@ def test_heads_that_go_are_deleted(ship: ModuleType, tmp_path: Path) -> None:
     for h in gone:
         net.layers[0].attention.proj.weight[:, 64 * h : 64 * (h + 1)] = 0.0  # type: ignore[index, union-attr]
     bundle = ship.shipped(net.state_dict(), (0, 4, 10, 12))
-    (tmp_path / "x.safetensors").write_bytes(save_model(bundle, half=True))
+    (tmp_path / "x.safetensors").write_bytes(save_model(bundle, "float16"))
     loaded = load_model(tmp_path / "x.safetensors")
     x = torch.randint(1, 256, (2, 1000)).float()
     assert torch.equal(loaded.module(x), bundle.module(x))

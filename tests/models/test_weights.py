@@ -17,8 +17,11 @@ from edgetk.export import parity
 from edgetk.export.lower import lower
 from edgetk.targets import board
 from edgetk.tasks.images.front_end import CLASSES
+from edgetk.tasks.imdb.reviews import LABELS as MOODS
+from edgetk.tasks.imdb.windows import NAMES as BYTES
 from edgetk.tasks.speech.words import WORDS_16
 from edgetk.tasks.speech_commands import TASK
+from edgetk.toolkit import stored
 from edgetk.toolkit.calling import check_interface
 from edgetk.toolkit.card import macs
 from edgetk.toolkit.evaluate import evaluate, predictor
@@ -31,9 +34,16 @@ COMPRESSED = ("lmuformer-compact",)
 #: trained with softmax attention, then on binary codes
 HASHED = ("ecoformer-cifar", "ecoformer-kws")
 #: look-up tables, one seed
-TABLES = ("memoryformer",)
+TABLES = ("memoryformer", "memoryformer-lm", "memoryformer-text")
 #: for other tasks than words
-OTHERS = {"ecoformer-cifar": ("cifar10", CLASSES), "wide-compact": ("imdb-bytes", ("negative", "positive"))}
+OTHERS = {
+    "ecoformer-cifar": ("cifar10", CLASSES),
+    "memoryformer-lm": ("imdb-bytes-lm", BYTES),
+    "memoryformer-text": ("imdb-bytes", MOODS),
+    "wide-compact": ("imdb-bytes", MOODS),
+}
+#: those whose matrices and tables are stored as int8; all others are float16
+INT8 = {*TABLES, "wide-compact"}
 NAMES = tuple(sorted({*TRAINED, *COMPRESSED, *HASHED, *TABLES, *OTHERS}))
 SPEECH = tuple(name for name in NAMES if name not in OTHERS)
 TASKS = {name: OTHERS.get(name, ("speech-commands", WORDS_16)) for name in NAMES}
@@ -69,13 +79,19 @@ def test_card_describes_the_file(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_half_precision_is_stored_and_single_precision_is_loaded_exactly(name: str) -> None:
-    stored, loaded = load_file(WEIGHTS / f"{name}.safetensors"), open_model(name).module.state_dict()
-    assert stored.keys() == loaded.keys()
-    for key, value in stored.items():
-        assert value.dtype == (torch.float16 if value.is_floating_point() else loaded[key].dtype)
-        assert loaded[key].dtype == (torch.float32 if value.is_floating_point() else value.dtype)
-        assert torch.equal(loaded[key], value.to(loaded[key].dtype))
+def test_what_is_stored_in_few_bits_is_loaded_in_single_precision_exactly(name: str) -> None:
+    tensors, loaded = load_file(WEIGHTS / f"{name}.safetensors"), open_model(name).module.state_dict()
+    kinds = {key: value.dtype for key, value in tensors.items() if not key.endswith(stored.SCALE)}
+    assert kinds.keys() == loaded.keys()
+    for key, value in loaded.items():
+        if not value.is_floating_point():
+            assert kinds[key] == value.dtype
+            continue
+        few = name in INT8 and value.ndim > 1
+        assert kinds[key] == (torch.int8 if few else torch.float16)
+        assert value.dtype == torch.float32
+        means = tensors[key].float() * (tensors[key + stored.SCALE] if few else 1)
+        assert torch.equal(value, means)
 
 
 @pytest.mark.parametrize("name", TRAINED + HASHED + TABLES)
@@ -175,11 +191,11 @@ def test_exported_binary_attention_is_proven_for_learned_hashes(name: str) -> No
 
 
 def test_the_page_on_tables_has_the_accuracy_of_the_card_and_of_the_same_network_of_matrices() -> None:
-    card = read_card("memoryformer")
     page = (Path(__file__).resolve().parents[2] / "docs" / "memoryformer.md").read_text(encoding="utf-8")
-    assert (WEIGHTS / "memoryformer.safetensors").stat().st_size <= 3e6
-    for figures in (card["accuracy"]["test"], card["training"]["dense_accuracy"]["test"]):
-        assert f"{100 * figures['top1']:.2f}" in page
+    assert sum((WEIGHTS / f"{name}.safetensors").stat().st_size for name in TABLES) <= 3e6
+    for name in TABLES:
+        assert f"{100 * read_card(name)['accuracy']['test']['top1']:.2f}" in page
+    assert f"{100 * read_card('memoryformer')['training']['dense_accuracy']['test']['top1']:.2f}" in page
 
 
 def test_the_wide_layer_has_the_heads_that_its_page_says() -> None:

@@ -54,7 +54,7 @@ def test_zoo_weights_are_loaded_and_count_for_the_identity(tmp_path: Path, monke
     monkeypatch.setattr(source, "WEIGHTS", tmp_path)
     untrained = open_model("lmuformer-xs", labels=("a", "b"))
     assert source.files("lmuformer-xs") == {}
-    (tmp_path / "lmuformer-xs.safetensors").write_bytes(checkpoint.save_model(untrained, half=True))
+    (tmp_path / "lmuformer-xs.safetensors").write_bytes(checkpoint.save_model(untrained, "float16"))
     trained = open_model("lmuformer-xs")
     assert not source.is_untrained(trained)
     assert trained.labels == ("a", "b")

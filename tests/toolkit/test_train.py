@@ -107,7 +107,7 @@ def test_training_learns(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_as_output_and_half_precision(folder: Path, tmp_path: Path) -> None:
-    card = train(options(folder, tmp_path, half=True))
+    card = train(options(folder, tmp_path, store="float16"))
     stored = load_file(tmp_path / "lmuformer-xs.safetensors")
     assert {value.dtype for value in stored.values() if value.is_floating_point()} == {torch.float16}
     score = evaluate(

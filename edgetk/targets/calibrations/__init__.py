@@ -12,8 +12,8 @@ from edgetk.core.errors import InputError
 from edgetk.core.target import Target
 
 _FOLDER = Path(__file__).parent
-#: 2: each cache level adds to the costs of those before it
-SCHEMA_VERSION = 2
+#: 2: each cache level adds to the costs of those before it; 3: pieces, panels, caches that begin to miss before they are full
+SCHEMA_VERSION = 3
 
 
 def for_processor(name: str) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -42,7 +42,9 @@ def train(
         float | None, typer.Option("--distill", help="Share of the teacher in the targets; 0.5 where there is a teacher.")
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    half: Annotated[bool, typer.Option("--half", help="Store weights as float16.")] = False,
+    store: Annotated[
+        Literal["float32", "float16", "int8"], typer.Option("--store", help="Numbers that weights are stored in.")
+    ] = "float32",
     snapshot_every: Annotated[int, typer.Option("--snapshot-every", min=1, help="Epochs between snapshots.")] = 5,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     as_json: shared.Json = False,
@@ -66,7 +68,7 @@ def train(
         teacher,
         device,
         resume,
-        half,
+        store,
         snapshot_every,
     )
     card = training.train(options, shared.listener())
