@@ -24,7 +24,7 @@ RUNS = 6
 ROUNDS = 15
 #: how names of small networks in the suite begin, and the weight of their relative errors in the fit, beside 1 of a chain of
 #: one operator: networks are what is predicted
-NETWORKS, NETWORK_WEIGHT = "network", 5.0
+NETWORKS, NETWORK_WEIGHT = "network", 3.0
 
 
 @dataclass(frozen=True)
