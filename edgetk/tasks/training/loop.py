@@ -30,6 +30,8 @@ class Schedule:
     """How to train. The defaults are LMUFormer's published recipe (arXiv:2402.04882, code): Adam, x0.85 every 10 epochs."""
 
     epochs: int = 200
+    #: steps of an epoch, in a new order each time; 0: as many as the training set has whole batches
+    steps: int = 0
     batch: int = 128
     lr: float = 2.5e-3
     #: factor on the rate of look-up tables (`tables_of` of a layer), most of whose rows have no gradient in a step; no decay
@@ -54,6 +56,8 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 2:
             raise UsageError(f"training: epochs must be >= 1 and batch >= 2, got {self.epochs} and {self.batch}; correct them")
+        if self.steps < 0:
+            raise UsageError(f"training: steps of an epoch must be at least 0, got {self.steps}; 0 is the whole training set")
         if self.shape not in ("step", "cosine"):
             raise UsageError(f"training: shape must be 'step' or 'cosine', got {self.shape!r}; correct it")
         if self.loss not in ("bce", "ce"):
@@ -161,7 +165,7 @@ class Training:
         self.net.train()
         step = self._replay or self._prepare()
         order = torch.randperm(self.rows, device=self.device)
-        steps = self.rows // self.schedule.batch
+        steps = min(self.rows // self.schedule.batch, self.schedule.steps or self.rows)
         self._loss.zero_()
         for i in range(steps):
             self._chosen.copy_(order[i * self.schedule.batch : (i + 1) * self.schedule.batch])
