@@ -26,6 +26,7 @@ import numpy as np
 import onnxruntime as ort
 
 from edgetk.core.contracts import Lowered
+from edgetk.core.runtime_options import session_options
 from edgetk.export import operators
 from edgetk.export.lower import lower
 from edgetk.export.parity import initial_state
@@ -45,9 +46,7 @@ class Contender:
     """A session with its inputs; a stream is fed its first state in every call."""
 
     def __init__(self, low: Lowered, library: Path | None = None) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options = session_options()
         if library is not None:
             operators.register(options, library)
         self.session = ort.InferenceSession(low.graph.SerializeToString(), options, providers=["CPUExecutionProvider"])

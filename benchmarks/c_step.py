@@ -28,6 +28,7 @@ import onnx
 import onnxruntime as ort
 
 from edgetk.core import registry
+from edgetk.core.runtime_options import session_options
 from edgetk.export import c_run, parity
 from edgetk.export.c.plan import plan
 from edgetk.export.c.program import Program
@@ -58,10 +59,7 @@ def timed(calls: dict[str, Callable[[int], Any]]) -> dict[str, dict[str, float]]
 
 
 def session(content: bytes) -> Any:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(content, session_options(), providers=["CPUExecutionProvider"])
 
 
 def stepper(graph: onnx.ModelProto, frames: np.ndarray) -> Callable[[int], Any]:

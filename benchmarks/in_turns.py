@@ -15,15 +15,14 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from edgetk.core.runtime_options import session_options
 from edgetk.export import operators
 from edgetk.targets import machine
 
 
 def session(model: onnx.ModelProto, library: Path | None = None, isa: str = "") -> ort.InferenceSession:
     """One thread, all graph optimizations; with the operator `library`, held to an instruction set where `isa` names one."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options = session_options()
     os.environ[operators.ISA_ENVIRONMENT] = isa
     if library is not None:
         operators.register(options, library)

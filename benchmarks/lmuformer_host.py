@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from edgetk.core import registry
 from edgetk.core.figures import Score
+from edgetk.core.runtime_options import session_options
 from edgetk.export import graph as graphs
 from edgetk.export.parity import initial_state
 from edgetk.models.layers.norm import BatchNorm
@@ -166,10 +167,7 @@ def step_feeds(path: Path, clips: np.ndarray, names: list[str]) -> list[dict[str
 
 
 def session_of(path: Path) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(str(path), session_options(), providers=["CPUExecutionProvider"])
 
 
 def zeros(session: ort.InferenceSession) -> dict[str, np.ndarray]:

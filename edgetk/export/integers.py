@@ -27,6 +27,24 @@ def integer_kernels(model: ir.Model) -> None:
             _split_gemm(model.graph, node)
         elif node.op_type == "Add":
             _subtract_bias(model.graph, node)
+    _own_zero_points(model.graph)
+
+
+def _own_zero_points(graph: ir.Graph) -> None:
+    """Each int8 weight gets a zero point of its own.
+
+    ONNX Runtime's way to exact products on x86 processors without VNNI (`session.x64quantprecision`) refuses shared ones.
+    """
+    seen = set()
+    for node in list(graph):
+        codes = constant(node.inputs[0]) if node.op_type == "DequantizeLinear" and len(node.inputs) > 2 else None
+        zero = constant(node.inputs[2]) if codes is not None and codes.dtype == np.int8 else None
+        if zero is None:
+            continue
+        name = node.inputs[2].name  # type: ignore[union-attr]
+        if name in seen:
+            node.replace_input_with(2, store(graph, f"{node.name}.zero_point", zero))
+        seen.add(name)
 
 
 def _quantized(product: ir.Node) -> bool:

@@ -31,6 +31,7 @@ from edgetk.core.artifact import Parity
 from edgetk.core.bundle import Bundle
 from edgetk.core.contracts import Lowered
 from edgetk.core.errors import ParityError, PreconditionError
+from edgetk.core.runtime_options import open_session, session_options
 from edgetk.core.signature import Signature, StateSpec, TensorSpec
 from edgetk.export import operators as native
 
@@ -242,17 +243,11 @@ def run_once(content: bytes, inputs: Sequence[np.ndarray]) -> Arrays:
 
 
 def _session(content: bytes, optimise: bool, operators: Path | None = None) -> Any:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    levels = ort.GraphOptimizationLevel
-    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
+    options = session_options(optimise=optimise)
     if operators is not None:
         native.register(options, operators)
     try:
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return open_session(content, options)
     except Exception as error:  # onnxruntime raises its own types, without a common base
         reason = str(error).strip().splitlines()[0]
         raise ParityError(f"parity: onnxruntime must load the file, got: {reason}; this is a fault of the export") from error

@@ -10,6 +10,7 @@ from edgetk.core.bundle import Bundle
 from edgetk.core.contracts import Data, Split
 from edgetk.core.errors import InputError, PostconditionError, PreconditionError
 from edgetk.core.figures import Score
+from edgetk.core.runtime_options import open_session, session_options
 from edgetk.core.signature import Signature
 from edgetk.toolkit.calling import start, symbols
 
@@ -158,13 +159,9 @@ def _stream(bundle: Bundle, features: torch.Tensor) -> torch.Tensor:
 
 def load_session(content: bytes) -> Any:
     """An ONNX file in onnxruntime on one thread. Raises InputError where it refuses it."""
-    import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
     try:
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return open_session(content, session_options())
     except Exception as error:  # onnxruntime has a dozen exception types without a common base
         reason = str(error).splitlines()[0]
         raise InputError(f"evaluate: the graph must load in onnxruntime, got: {reason}; export it again") from error

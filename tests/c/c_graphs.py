@@ -15,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetk.core import registry
+from edgetk.core.runtime_options import session_options
 from edgetk.core.signature import Signature
 from edgetk.export import c_run, parity
 from edgetk.export.c.plan import plan
@@ -52,9 +53,7 @@ def reference(
     model: onnx.ModelProto, inputs: Sequence[np.ndarray], signature: Signature | None = None
 ) -> tuple[np.ndarray, ...]:
     """Outputs of onnxruntime, all its optimisations on, for whole streams (n, steps, *shape)."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(model.SerializeToString(), session_options(), providers=["CPUExecutionProvider"])
     signature = signature or signature_of(model)
 
     def call(*x: np.ndarray) -> tuple[np.ndarray, ...]:

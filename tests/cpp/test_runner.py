@@ -17,6 +17,7 @@ import torch
 from cpp_build import Done, run
 
 from edgetk.core.bundle import Bundle
+from edgetk.core.runtime_options import session_options
 from edgetk.export import cpp_project
 from edgetk.export.lower import lower
 from edgetk.quant.quantize import Quantize
@@ -183,7 +184,7 @@ def listened(project: Path, samples: Array, rule: Rule) -> list[tuple[int, str]]
     """Step and word of each detection, computed by Python from the same file."""
     with torch.no_grad():
         frames = StreamingLogMel(LogMel()).push(torch.from_numpy(samples.astype(np.float32) / 32768)).numpy()
-    session = onnxruntime.InferenceSession(model(project))
+    session = onnxruntime.InferenceSession(model(project), session_options(), providers=["CPUExecutionProvider"])
     meta = json.loads(session.get_modelmeta().custom_metadata_map["signature"])
     first = {s["name"]: np.resize(np.array(s["init"] or [0], np.float32), s["shape"]) for s in meta["state"]}
     state, rows = dict(first), []

@@ -37,5 +37,7 @@ def test_no_page_shows_an_option_that_its_command_does_not_have(page: Path) -> N
     for name, rest in LINE.findall(page.read_text(encoding="utf-8").replace("\\\n", " ")):
         if name in COMMANDS and not hasattr(COMMANDS[name], "commands"):
             options = {opt for parameter in COMMANDS[name].params for opt in (*parameter.opts, *parameter.secondary_opts)}
-            unknown += [(name, option) for option in re.findall(r"(?<=\s)--[a-z][a-z-]*", rest) if option not in {*options, "--help"}]
+            unknown += [
+                (name, option) for option in re.findall(r"(?<=\s)--[a-z][a-z-]*", rest) if option not in {*options, "--help"}
+            ]
     assert unknown == []

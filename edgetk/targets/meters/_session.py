@@ -37,7 +37,6 @@ class Runner:
     """
 
     def __init__(self, path: Path, signature: Signature, settings: Any = None) -> None:
-        import onnxruntime
 
         self._name = path.name
         try:
@@ -45,7 +44,7 @@ class Runner:
         except OSError as error:
             raise InputError(f"onnxruntime: {path} must be a readable file, got {error.strerror}; check the path") from error
         try:
-            self.session = onnxruntime.InferenceSession(content, settings or options(), providers=[ort.PROVIDER])
+            self.session = ort.open_session(content, settings or options())
         except Exception as error:  # the runtime's errors share no base class of their own
             raise InputError(
                 f"onnxruntime: {path.name} must be an ONNX file that it can load, got {_line(error)}; export it again"

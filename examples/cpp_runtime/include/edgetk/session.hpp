@@ -2,6 +2,8 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <utility>
@@ -41,6 +43,8 @@ class Session {
     ort.check(ort->SetIntraOpNumThreads(raw, options.threads));
     ort.check(ort->SetInterOpNumThreads(raw, 1));
     ort.check(ort->SetSessionGraphOptimizationLevel(raw, ORT_ENABLE_ALL));
+    const char* const exact = "session.x64quantprecision";
+    ort.check(ort->AddSessionConfigEntry(raw, exact, "1"));  // else integer products saturate on x86 without VNNI
     const char* named = std::getenv("EDGETK_OPS");
     const std::string operators = options.operators.empty() && named ? named : options.operators;
     if (!operators.empty()) {
@@ -49,7 +53,14 @@ class Session {
                 operators + ": must be edgetk's operator library for this machine", "run: make native");
     }
     OrtSession* session = nullptr;
-    ort.check(ort->CreateSessionFromArray(env, content.data(), content.size(), raw, &session),
+    const auto open = [&] { return ort->CreateSessionFromArray(env, content.data(), content.size(), raw, &session); };
+    OrtStatus* status = open();
+    if (status && std::strstr(ort->GetErrorMessage(status), "replace the existing tensor")) {  // tied int8 weights
+      ort->ReleaseStatus(status);
+      ort.check(ort->AddSessionConfigEntry(raw, exact, "0"));
+      status = open();
+    }
+    ort.check(status,
               who + ": must be a model that ONNX Runtime " + ort.version() + " loads",
               "export it again, or update the runtime");
     session_ = ort.own(session, &OrtApi::ReleaseSession);

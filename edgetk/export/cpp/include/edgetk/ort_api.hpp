@@ -68,7 +68,9 @@ struct OrtApi {
   void (*ReleaseValue)(OrtValue*);
   Slot from_97[3];
   void (*ReleaseSessionOptions)(OrtSessionOptions*);  // 100
-  Slot from_101[32];
+  Slot from_101[29];
+  OrtStatus* (*AddSessionConfigEntry)(OrtSessionOptions*, const char* key, const char* value);  // 130
+  Slot from_131[2];
   OrtStatus* (*RunWithBinding)(OrtSession*, const OrtRunOptions*, const OrtIoBinding*);  // 133
   OrtStatus* (*CreateIoBinding)(OrtSession*, OrtIoBinding** out);
   void (*ReleaseIoBinding)(OrtIoBinding*);
