@@ -4,11 +4,13 @@
                                                + weight bytes · byte of their level + … )
 
 The coefficients, seconds of one unit each and never negative, come from a micro-benchmark suite on the device (`suite`,
-`fit_device`). Weights are read from the smallest cache level that holds all weights of the model. Bytes read and written count
-twice: at the level that holds them (`byte`), and at the level that holds all weights and the largest activations (`far`), for
-what was used last lies a whole run of the model back. What comes from one level passes through those above it: each level adds
-to the costs of those before it, and a farther one is never cheaper. More terms: each turn of a Scan, each row that a constant
-vector is laid over, and each element that is brought into blocks of channels or back.
+`fit_device`). Weights are read from the cache level that holds all weights of the model. Bytes read and written count twice: at
+the level that holds them (`byte`), and at the level that holds all weights and the largest activations (`far`), for what was
+used last lies a whole run of the model back. A level fills by degrees: from 30 % of its size on a share of the bytes comes from
+beyond, from 150 % on all. What comes from one level passes through those above it: each adds to the costs of those before it,
+and a farther one is never cheaper. Products are counted with the columns that fill a last panel. More terms: each turn of a
+Scan, each piece that bytes are moved in (`pieces`), each row that a constant vector is laid over and each element of it, and
+each element that is brought into blocks of channels or back.
 """
 
 from __future__ import annotations

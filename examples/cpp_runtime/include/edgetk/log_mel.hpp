@@ -1,7 +1,7 @@
 /// Sound to log-mel frames as it arrives: Kaldi's filter banks with the constants that the model file names.
 ///
-/// Equal to edgetk's Python front end within 1e-4. Samples that the next frame still needs are held in a ring of one window;
-/// nothing is allocated after construction.
+/// Equal to edgetk's Python front end in double precision within 1e-4. Samples that the next frame still needs are held in a
+/// ring of one window; nothing is allocated after construction.
 #pragma once
 
 #include <algorithm>
