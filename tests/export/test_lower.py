@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from export_toys import QuantNet, causal, plain, quantized, target
+from export_toys import QuantLinear, QuantNet, causal, plain, quantized, target
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
@@ -181,6 +181,16 @@ def test_integer_weights_stay_integers_and_run_on_integer_kernels(kind: str, tmp
     fused = optimised(low, tmp_path / "fused.onnx")
     assert fused.count("QGemm") + fused.count("MatMulIntegerToFloat") + fused.count("QLinearMatMul") == 2
     assert not {"Gemm", "MatMul"} & set(fused)
+
+
+def test_integer_weights_of_one_width_have_zero_points_of_their_own() -> None:
+    """onnxruntime cannot make products exact on x86 without VNNI where two weights share one."""
+    net = nn.Sequential(QuantLinear(16, 16, "uint8"), QuantLinear(16, 16, "uint8"))
+    graph = lower(plain(net, (16,), (16,)), target())[0].graph.graph
+    stored = {i.name: i for i in graph.initializer}
+    zeros = [n.input[2] for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] in stored and len(n.input) > 2]
+    integer = [z for z in zeros if stored[z].data_type == TensorProto.INT8]
+    assert len(set(integer)) == len(integer) == 2
 
 
 def test_unoptimised_integers_equal_the_module_bit_by_bit_with_float_biases() -> None:

@@ -38,6 +38,22 @@ def training(schedule: Schedule, **changes: object) -> Training:
     return Training(net(), schedule=schedule, **given)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("steps", "made"), [(0, 4), (1, 1), (3, 3), (9, 4)])
+def test_an_epoch_has_so_many_steps_of_other_rows_each(steps: int, made: int) -> None:
+    seen: list[list[int]] = []
+
+    def watched(rows: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(rows.tolist())
+        return still(rows)
+
+    for _ in training(Schedule(epochs=2, batch=6, steps=steps), batches=watched):
+        pass
+    assert len(seen) == 2 * made
+    first, second = ([row for rows in half for row in rows] for half in (seen[:made], seen[made:]))
+    assert len(set(first)) == len(set(second)) == 6 * made
+    assert first != second
+
+
 def test_step_decay_by_hand() -> None:
     schedule = Schedule(lr=2.5e-3)
     rates = [schedule.rate(epoch) for epoch in (0, 9, 10, 19, 20, 199)]
@@ -175,6 +191,7 @@ def test_whole_input_form_is_preferred() -> None:
     [
         ({"epochs": 0}, r"training: epochs must be >= 1 and batch >= 2, got 0 and 128; correct them"),
         ({"batch": 1}, r"training: epochs must be >= 1 and batch >= 2, got 200 and 1; correct them"),
+        ({"steps": -1}, r"training: steps of an epoch must be at least 0, got -1; 0 is the whole training set"),
         ({"shape": "linear"}, r"training: shape must be 'step' or 'cosine', got 'linear'; correct it"),
         ({"loss": "mse"}, r"training: loss must be 'bce' or 'ce', got 'mse'; correct it"),
         ({"weight_decay": -0.1}, r"training: weight_decay must be at least 0, got -0.1; correct it"),
