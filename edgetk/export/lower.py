@@ -67,6 +67,7 @@ def _lower_form(bundle: Bundle, form: Form, target: Target) -> Lowered:
     if target.stack.runtime == "onnxruntime":
         integers.integer_kernels(model)
         clean.sweep(model)
+    integers.own_zero_points(model.graph)
     proto = opset.fit(clean.to_proto(model), target.stack, bundle.name)
     graphs.io_contract(proto, signature)
     exact = bool(getattr(bundle.module, "exact_sums", False))
