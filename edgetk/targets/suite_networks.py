@@ -1,12 +1,14 @@
 """Small random networks for the micro-benchmark suite: a kernel costs more among others than in a chain of its own kind.
 
 Transformer blocks, layers over windows of frames, single steps of streams and convolutions on pictures, of sizes drawn from
-seeds; none is a model of the zoo, and none has its sizes on purpose.
+seeds; none is a model of the zoo, and none has its sizes on purpose. Small ones fit the second cache, large ones do not: what an
+operator reads has been pushed out by the operators between.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
@@ -14,13 +16,37 @@ from onnx import NodeProto, TensorProto, helper
 from edgetk.targets.fit_device import NETWORKS
 from edgetk.targets.suite_chain import Case, Chain, floats
 
-#: networks of each kind
-COUNT = 14
+#: small networks of each kind, and large ones
+COUNT, LARGE = 14, 8
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Sizes of one network, by chance: of a large one the layers are more and wider."""
+
+    random: np.random.Generator
+    large: bool
+
+    def between(self, low: int, high: int) -> int:
+        """low to high - 1."""
+        return int(self.random.integers(low, high))
+
+    def one_of(self, *values: int) -> int:
+        return int(self.random.choice(values))
+
+    def layers(self, low: int, high: int) -> int:
+        return self.between(low, high) * (3 if self.large else 1)
+
+    def width(self, low: int, high: int, of: int = 8) -> int:
+        """A multiple of `of`, as likely small as large."""
+        if self.large:
+            low, high = round((low * high) ** 0.5), round(1.4 * high)
+        return of * round(float(np.exp(self.random.uniform(np.log(low / of), np.log(high / of)))))
 
 
 def networks() -> Iterator[Case]:
     """All of them, each in float32 and, but for pictures, in int8."""
-    kinds: dict[str, Callable[[np.random.Generator, bool], Chain]] = {
+    kinds: dict[str, Callable[[Draw, bool], Chain]] = {
         "encoder": _encoder,
         "frames": _frames,
         "step": _step,
@@ -31,15 +57,10 @@ def networks() -> Iterator[Case]:
         "tables": _tables,
     }
     for name, write in kinds.items():
-        for seed in range(COUNT):
+        for seed in range(COUNT + LARGE):
             for precision in ("float32", "int8") if write in _QUANTIZED else ("float32",):
-                chain = write(np.random.default_rng(1000 + seed), precision == "int8")
+                chain = write(Draw(np.random.default_rng(1000 + seed), seed >= COUNT), precision == "int8")
                 yield chain.case(f"{NETWORKS} {name} {seed} {precision}")
-
-
-def _size(random: np.random.Generator, low: int, high: int, of: int = 8) -> int:
-    """A multiple of `of`, as likely small as large."""
-    return of * round(float(np.exp(random.uniform(np.log(low / of), np.log(high / of)))))
 
 
 def _linear(chain: Chain, kind: str, inputs: int, outputs: int, int8: bool) -> None:
@@ -80,13 +101,13 @@ def _attend(chain: Chain, tokens: int, heads: int, width: int, int8: bool) -> No
     chain.add("Add", start)
 
 
-def _encoder(random: np.random.Generator, int8: bool) -> Chain:
+def _encoder(draw: Draw, int8: bool) -> Chain:
     """Blocks of attention and of two layers with GELU, norms in front, sums around."""
-    tokens, heads = int(random.integers(20, 220)), int(random.choice([2, 3, 4, 6]))
-    width = _size(random, 16, 56)
-    dim, hidden = heads * width, heads * width * int(random.choice([2, 3, 4]))
+    tokens, heads = draw.between(20, 220), draw.one_of(2, 3, 4, 6)
+    width = draw.width(16, 56)
+    dim, hidden = heads * width, heads * width * draw.one_of(2, 3, 4)
     chain = Chain((1, tokens, dim))
-    for _ in range(int(random.integers(1, 4))):
+    for _ in range(draw.layers(1, 4)):
         _attend(chain, tokens, heads, width, int8)
         middle = chain.last
         chain.add("LayerNormalization", chain.vector(1.0), chain.vector(0.0), axis=-1)
@@ -97,12 +118,12 @@ def _encoder(random: np.random.Generator, int8: bool) -> Chain:
     return chain
 
 
-def _frames(random: np.random.Generator, int8: bool) -> Chain:
+def _frames(draw: Draw, int8: bool) -> Chain:
     """Layers that each read windows of three frames, with sums around, and a head on the mean."""
-    length, width = int(random.integers(30, 180)), _size(random, 24, 300)
+    length, width = draw.between(30, 180), draw.width(24, 300)
     chain = Chain((1, length, width))
     edge = chain.constant(np.zeros((1, 1, width), np.float32))
-    for _ in range(int(random.integers(2, 5))):
+    for _ in range(draw.layers(2, 5)):
         start = chain.last
         chain.add("Concat", edge, axis=1)
         behind = chain.last
@@ -123,12 +144,12 @@ def _frames(random: np.random.Generator, int8: bool) -> Chain:
     return chain
 
 
-def _step(random: np.random.Generator, int8: bool) -> Chain:
+def _step(draw: Draw, int8: bool) -> Chain:
     """One frame: layers that read it with what was kept, a gate, a memory that decays."""
-    width = _size(random, 40, 400)
-    hidden = width * int(random.choice([1, 2, 3]))
+    width = draw.width(40, 400)
+    hidden = width * draw.one_of(1, 2, 3)
     chain = Chain((1, width))
-    for _ in range(int(random.integers(2, 6))):
+    for _ in range(draw.layers(2, 6)):
         start = chain.last
         chain.add("Concat", "x", axis=-1)
         _linear(chain, "Gemm", 2 * width, hidden, int8)
@@ -152,11 +173,11 @@ def _step(random: np.random.Generator, int8: bool) -> Chain:
     return chain
 
 
-def _stream(random: np.random.Generator, int8: bool) -> Chain:
+def _stream(draw: Draw, int8: bool) -> Chain:
     """One frame of layers that keep windows of past frames, a memory that decays, and a mean of all frames."""
-    width, past = _size(random, 24, 320), int(random.integers(1, 5))
+    width, past = draw.width(24, 320), draw.between(1, 5)
     chain = Chain((1, width))
-    for _ in range(int(random.integers(2, 7))):
+    for _ in range(draw.layers(2, 7)):
         start, window = chain.last, chain.state(1, past * width)
         chain.last = window
         behind = chain.add("Concat", start, axis=-1)
@@ -183,13 +204,13 @@ def _stream(random: np.random.Generator, int8: bool) -> Chain:
     return chain
 
 
-def _pictures(random: np.random.Generator, int8: bool) -> Chain:
+def _pictures(draw: Draw, int8: bool) -> Chain:
     """Convolutions: a first one, then each channel alone and all together, by turns; a head on the mean."""
-    side, channels = int(random.integers(14, 40)), _size(random, 16, 96)
+    side, channels = draw.between(14, 40), draw.width(16, 96)
     chain = Chain((1, 3, side, side))
     chain.add("Conv", chain.constant(chain.weights(channels, 3, 3, 3)), pads=[1] * 4)
     chain.add("Relu")
-    for _ in range(int(random.integers(2, 5))):
+    for _ in range(draw.layers(2, 5)):
         chain.add("Conv", chain.constant(chain.weights(channels, 1, 3, 3)), pads=[1] * 4, group=channels)
         chain.add("Relu")
         chain.add("Conv", chain.constant(chain.weights(channels, channels, 1, 1)))
@@ -199,17 +220,17 @@ def _pictures(random: np.random.Generator, int8: bool) -> Chain:
     return chain
 
 
-def _patches(random: np.random.Generator, int8: bool) -> Chain:
+def _patches(draw: Draw, int8: bool) -> Chain:
     """Patches of a picture as tokens: attention, and two layers with a convolution of each channel alone between them."""
-    side, heads = int(random.integers(5, 27)), int(random.choice([1, 2, 3, 4]))
-    width = _size(random, 16, 48)
+    side, heads = draw.between(5, 27), draw.one_of(1, 2, 3, 4)
+    width = draw.width(16, 48)
     dim, tokens = heads * width, side * side
-    hidden = dim * int(random.choice([2, 3, 4]))
+    hidden = dim * draw.one_of(2, 3, 4)
     chain = Chain((1, 3, 2 * side, 2 * side))
     chain.add("Conv", chain.constant(chain.weights(dim, 3, 2, 2)), strides=[2, 2])
     chain.reshape(1, dim, tokens)
     chain.add("Transpose", perm=[0, 2, 1])
-    for _ in range(int(random.integers(1, 4))):
+    for _ in range(draw.layers(1, 4)):
         if tokens < 300:
             _attend(chain, tokens, heads, width, int8)
         start = chain.last
@@ -226,12 +247,12 @@ def _patches(random: np.random.Generator, int8: bool) -> Chain:
     return chain
 
 
-def _spikes(random: np.random.Generator, int8: bool) -> Chain:
+def _spikes(draw: Draw, int8: bool) -> Chain:
     """Layers over frames, each with neurons that carry a membrane from frame to frame and spike, in a Scan."""
-    length, width = int(random.integers(30, 160)), _size(random, 24, 360)
+    length, width = draw.between(30, 160), draw.width(24, 360)
     chain = Chain((length, width))
     chain.constants["rest"] = np.zeros(width, np.float32)
-    for index in range(int(random.integers(2, 6))):
+    for index in range(draw.layers(2, 6)):
         _linear(chain, "MatMul", width, width, int8)
         chain.add("Mul", chain.constant(chain.weights(1, width) + 1))
         chain.add("Add", chain.vector(0.1))
@@ -266,14 +287,14 @@ def scan(chain: Chain, index: int, width: int, nodes: Sequence[NodeProto]) -> No
     chain.last = outputs[1]
 
 
-def _tables(random: np.random.Generator, int8: bool) -> Chain:
+def _tables(draw: Draw, int8: bool) -> Chain:
     """Layers whose inputs, in groups, name rows of tables by their signs; the rows of a token are weighted and added up."""
-    tokens, bits = int(random.integers(8, 120)), int(random.integers(5, 9))
-    groups, width = int(random.integers(4, 25)), _size(random, 24, 200)
+    tokens, bits = draw.between(8, 120), draw.between(5, 9)
+    groups, width = draw.between(4, 25), draw.width(24, 200)
     chain = Chain((tokens, groups * bits))
     offsets = chain.constant(np.arange(groups, dtype=np.int64) * 2**bits)
     powers = chain.constant(2.0 ** np.arange(bits, dtype=np.float32))
-    for _ in range(int(random.integers(2, 6))):
+    for _ in range(draw.layers(2, 6)):
         chain.reshape(tokens, groups, bits)
         read = chain.last
         chain.add("Abs")
