@@ -30,6 +30,8 @@ class Op:
     source            name of the operator whose output this one reads and nobody else does; "" where there is not exactly one
     strided           a transposition that moves the last axis, a reduction along another: reads or writes single elements
     pieces            contiguous pieces of memory that it handles one by one, of all its calls: rows, runs (0: not by pieces)
+    column            a transposition that moves the last axis: bytes from a number to the next one that it reads, and how many
+                      follow one another so; (0, 0) for any other node
     requantized       its output is stored as integers: what a runtime needs to run a quantized product in integers to the end
     """
 
@@ -51,6 +53,7 @@ class Op:
     requantized: bool = False
     strided: bool = False
     pieces: int = 0
+    column: tuple[int, int] = (0, 0)
     taps: int = 1
 
     @property

@@ -25,7 +25,7 @@ from edgetk.targets.kinds import COMPARES, SELECTS, SHAPES, VIEWS
 from edgetk.targets.liveness import buffers, peak_bytes
 from edgetk.targets.neighbours import groups, is_merged, name_of, requantized, source, strided
 from edgetk.targets.neurons import updates
-from edgetk.targets.pieces import pieces
+from edgetk.targets.pieces import column, pieces
 from edgetk.targets.products import FACTORS, INTEGER, activations, attributes, einsum_macs, factors, macs, rows, taps
 
 #: Standard operators that multiply and accumulate, or hold a graph of their own, and have no rule here.
@@ -230,6 +230,7 @@ def _op(graph: Graph, node: NodeProto, counted: bool) -> Op:
         requantized=node.op_type in FACTORS and requantized(graph, node),
         strided=strided(graph, node),
         pieces=pieces(graph, node),
+        column=column(graph, node),
         taps=taps(graph, node) if counted else 1,
     )
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from math import gcd
 
 from edgetk.core.target import Target
 from edgetk.core.workload import Op, Workload
@@ -32,6 +33,8 @@ Caches = tuple[tuple[float, float], ...]
 FULL, SMALL = 0.3, 1.5
 #: bytes of a constant that is one number, and of a float
 _SCALAR, _WIDTH = 8, 4
+#: bytes of a line of a cache, and lines of a set: those of most processors' first and second level
+LINE, WAYS = 64, 8
 #: products whose weights ONNX Runtime packs, and the columns of a packed panel
 _PACKED, PANEL = frozenset({"MatMul", "Gemm", "MatMulInteger", "QLinearMatMul"}), 16
 #: operators that leave the channels of a convolution in blocks
@@ -82,6 +85,7 @@ def terms(op: Op, caches: Caches, weights: float, everything: float) -> dict[str
     found |= {f"far_{at}": moved * share for at, share in levels(caches, everything).items() if at != "0"}
     if op.pieces:
         found["piece"] = float(op.pieces)
+    found |= {f"column_{at}": op.elements * share for at, share in conflicts(caches, *op.column).items()}
     if op.macs:
         found["mac"] = op.macs * _padding(op)
         if product(op) != "depthwise":  # whose weights are too few to tell their cost from that of the products
@@ -113,6 +117,22 @@ def levels(caches: Caches, size: float) -> dict[str, float]:
     return {name: share for name, share in found.items() if share}
 
 
+def conflicts(caches: Caches, stride: int, count: int) -> dict[str, float]:
+    """The levels "1", "2", … that serve a walk down a column, each with the share of steps that it or one beyond serves.
+
+    A walk needs a line of the cache for each of its `count` steps, until the next walk reads the numbers beside. Steps of many
+    lines that have a power of two in common fall on few of the sets of `WAYS` lines that a cache consists of.
+    """
+    found: dict[str, float] = {}
+    for at, (size, _) in enumerate(caches[:-1] if stride else (), 1):
+        sets = max(1, int(size) // (LINE * WAYS))
+        met = sets // gcd(sets, stride // LINE) if stride % LINE == 0 else sets
+        share = min(1.0, max(0.0, (count / (met * WAYS) - FULL) / (SMALL - FULL)))
+        if share:
+            found[str(at)] = share
+    return found
+
+
 def reordered(workload: Workload) -> dict[str, float]:
     """Elements that convolutions bring into blocks of channels and back: what they do not hand one another."""
     convolutions = {op.name: op for op in workload.ops if op.kind == "Conv"}
@@ -135,7 +155,7 @@ def amounts(workload: Workload, target: Target) -> Iterator[tuple[Op, str, Mappi
     ops = {op.name: op for op in workload.ops}
     everything = workload.weight_bytes + max((op.activation_bytes / op.calls for op in workload.ops), default=0.0)
     blocked = reordered(workload) if target.stack.runtime == "onnxruntime" else {}
-    operators = 0
+    operators, switches, before = 0, 0, RUN
     for op in workload.ops:
         if _quantizes(ops, op, target):
             op = replace(op, activation_bytes=(_WIDTH + 1) * op.elements)
@@ -149,8 +169,11 @@ def amounts(workload: Workload, target: Target) -> Iterator[tuple[Op, str, Mappi
             found["reorder"] = blocked[op.name]
         if op.macs and runs_in(op, target) != op.dtype:  # its input goes through a QuantizeLinear and back, and both are run
             found["converted"] = op.activation_bytes - float(_WIDTH * op.elements)
-        yield op, "SkipLayerNormalization" if normalizes_sum(ops, op) else kernel(op, target), found
-    yield Op(RUN, RUN, 0, 0, 0, 0), RUN, {"call": 1.0, "tensor": float(workload.tensors), "operator": float(operators)}
+        name = "SkipLayerNormalization" if normalizes_sum(ops, op) else kernel(op, target)
+        switches, before = switches + op.calls * (name != before), name
+        yield op, name, found
+    whole = {"tensor": workload.tensors, "operator": operators, "switch": switches}
+    yield Op(RUN, RUN, 0, 0, 0, 0), RUN, {"call": 1.0, **{key: float(amount) for key, amount in whole.items()}}
 
 
 def _quantizes(ops: Mapping[str, Op], op: Op, target: Target) -> bool:

@@ -9,7 +9,7 @@ import math
 
 from onnx import NodeProto
 
-from edgetk.targets.graph import Graph
+from edgetk.targets.graph import Graph, stored_bytes
 from edgetk.targets.products import FACTORS, attributes
 
 Shape = tuple[int, ...]
@@ -76,6 +76,25 @@ def transposed(shape: Shape, order: Shape) -> int:
         together *= shape[kept.pop()]
         expected.pop()
     return math.prod(shape) // together if math.prod(shape) else 0
+
+
+def column(graph: Graph, node: NodeProto) -> tuple[int, int]:
+    """Bytes from one number that a transposition reads to the next, and how many follow one another so; (0, 0) for other nodes.
+
+    Its last axes stand elsewhere in what it reads: it goes down a column there, a line of the cache at each step.
+    """
+    if node.op_type != "Transpose" or any(name not in graph.shape for name in (node.input[0], node.output[0])):
+        return 0, 0
+    shape = graph.shape[node.input[0]]
+    kept = [axis for axis in _order(node, len(shape)) if shape[axis] != 1]
+    if not kept or not math.prod(shape):
+        return 0, 0
+    last = kept.pop()
+    behind, count = math.prod(shape[last + 1 :]), shape[last]
+    while kept and math.prod(shape[kept[-1] + 1 : last]) == 1 and kept[-1] < last:
+        last = kept.pop()
+        count *= shape[last]
+    return (stored_bytes(behind, graph.stored_dtype(node.input[0])), count) if behind > 1 else (0, 0)
 
 
 def _order(node: NodeProto, axes: int) -> Shape:

@@ -1,8 +1,8 @@
 """Small random networks for the micro-benchmark suite: a kernel costs more among others than in a chain of its own kind.
 
 Transformer blocks, layers over windows of frames, single steps of streams and convolutions on pictures, of sizes drawn from
-seeds; none is a model of the zoo, and none has its sizes on purpose. Small ones fit the second cache, large ones do not: what an
-operator reads has been pushed out by the operators between.
+seeds; none is a model of the zoo, and none has its sizes on purpose. Small ones fit the second cache, large ones do not: what
+an operator reads has been pushed out by the operators between.
 """
 
 from __future__ import annotations
