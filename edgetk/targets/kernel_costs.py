@@ -46,7 +46,8 @@ def kernel(op: Op, target: Target) -> str:
     if not op.macs:
         if op.kind in VIEWS:
             return "Reshape"
-        return f"{op.kind}{'.strided' if op.strided else ''}{f'.{op.dtype}' if op.dtype.startswith('int') else ''}"
+        integers = op.dtype.startswith("int") and work(op) != "move"  # what only moves bytes does so in any number format
+        return f"{op.kind}{'.strided' if op.strided else ''}{f'.{op.dtype}' if integers else ''}"
     kind = product(op)
     if op.kind in ("Conv", "ConvInteger", "QLinearConv") and op.groups == 1:
         kind = "pointwise" if op.taps == 1 else "convolution"
@@ -79,7 +80,7 @@ def terms(op: Op, caches: Caches, weights: float, everything: float) -> dict[str
     """How much of each thing an operator does, in a model of so many bytes of `weights`, of `everything` with activations."""
     moved = float(op.activation_bytes)
     found = {"call": float(op.calls)}
-    if op.macs or work(op) != "move":  # what only moves bytes does so in any number format
+    if op.macs or work(op) != "move":
         found["element"] = float(op.elements)
     found |= {f"byte_{at}": moved * share for at, share in levels(caches, moved / op.calls).items()}
     found |= {f"far_{at}": moved * share for at, share in levels(caches, everything).items() if at != "0"}
@@ -155,7 +156,7 @@ def amounts(workload: Workload, target: Target) -> Iterator[tuple[Op, str, Mappi
     ops = {op.name: op for op in workload.ops}
     everything = workload.weight_bytes + max((op.activation_bytes / op.calls for op in workload.ops), default=0.0)
     blocked = reordered(workload) if target.stack.runtime == "onnxruntime" else {}
-    operators, switches, before = 0, 0, RUN
+    operators = 0
     for op in workload.ops:
         if _quantizes(ops, op, target):
             op = replace(op, activation_bytes=(_WIDTH + 1) * op.elements)
@@ -169,11 +170,8 @@ def amounts(workload: Workload, target: Target) -> Iterator[tuple[Op, str, Mappi
             found["reorder"] = blocked[op.name]
         if op.macs and runs_in(op, target) != op.dtype:  # its input goes through a QuantizeLinear and back, and both are run
             found["converted"] = op.activation_bytes - float(_WIDTH * op.elements)
-        name = "SkipLayerNormalization" if normalizes_sum(ops, op) else kernel(op, target)
-        switches, before = switches + op.calls * (name != before), name
-        yield op, name, found
-    whole = {"tensor": workload.tensors, "operator": operators, "switch": switches}
-    yield Op(RUN, RUN, 0, 0, 0, 0), RUN, {"call": 1.0, **{key: float(amount) for key, amount in whole.items()}}
+        yield op, "SkipLayerNormalization" if normalizes_sum(ops, op) else kernel(op, target), found
+    yield Op(RUN, RUN, 0, 0, 0, 0), RUN, {"call": 1.0, "tensor": float(workload.tensors), "operator": float(operators)}
 
 
 def _quantizes(ops: Mapping[str, Op], op: Op, target: Target) -> bool:
