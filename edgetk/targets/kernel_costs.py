@@ -35,6 +35,8 @@ FULL, SMALL = 0.3, 1.5
 _SCALAR, _WIDTH = 8, 4
 #: bytes of a line of a cache, and lines of a set: those of most processors' first and second level
 LINE, WAYS = 64, 8
+#: bytes of a page of memory, and channels that a block of a convolution holds: one number of each plane is read at a time
+PAGE, BLOCK = 4096, 8
 #: products whose weights ONNX Runtime packs, and the columns of a packed panel
 _PACKED, PANEL = frozenset({"MatMul", "Gemm", "MatMulInteger", "QLinearMatMul"}), 16
 #: operators that leave the channels of a convolution in blocks
@@ -86,7 +88,10 @@ def terms(op: Op, caches: Caches, weights: float, everything: float) -> dict[str
     found |= {f"far_{at}": moved * share for at, share in levels(caches, everything).items() if at != "0"}
     if op.pieces:
         found["piece"] = float(op.pieces)
-    found |= {f"column_{at}": op.elements * share for at, share in conflicts(caches, *op.column).items()}
+    far = conflicts(caches, *op.column)
+    found |= {f"column_{at}": op.elements * share for at, share in far.items()}
+    if far:  # steps that leave a page are not foreseen
+        found["page"] = op.elements * far["1"] * min(1.0, op.column[0] / PAGE)
     if op.macs:
         found["mac"] = op.macs * _padding(op)
         if product(op) != "depthwise":  # whose weights are too few to tell their cost from that of the products
@@ -167,7 +172,9 @@ def amounts(workload: Workload, target: Target) -> Iterator[tuple[Op, str, Mappi
         if op.kind == "Scan":
             found["turn"] = max((float(o.calls) for o in workload.ops if o.name.startswith(f"{op.name}/")), default=0.0)
         if blocked.get(op.name):
+            planes = conflicts(target.caches, _WIDTH * op.rows, BLOCK)
             found["reorder"] = blocked[op.name]
+            found |= {f"reorder_{at}": blocked[op.name] * share for at, share in planes.items()}
         if op.macs and runs_in(op, target) != op.dtype:  # its input goes through a QuantizeLinear and back, and both are run
             found["converted"] = op.activation_bytes - float(_WIDTH * op.elements)
         yield op, "SkipLayerNormalization" if normalizes_sum(ops, op) else kernel(op, target), found
