@@ -38,17 +38,6 @@ _IMAGES = (
     (144, 32, 3),
     (220, 26, 3),
 )
-    (16, 24, 3),
-    (32, 12, 3),
-    (48, 20, 1),
-    (64, 10, 3),
-    (96, 14, 1),
-    (128, 7, 3),
-    (160, 7, 1),
-    (96, 30, 3),
-    (80, 32, 3),
-    (40, 16, 3),
-)
 _FIRST = ((3, 40, 3, 24, 1), (1, 60, 5, 32, 2), (3, 64, 7, 48, 4), (1, 128, 3, 16, 1))
 _HEADS = (
     (1, 100, 32),
@@ -96,7 +85,16 @@ _CHOSEN: tuple[Shape, ...] = ((1, 12, 48), (1, 50, 96), (1, 300, 40), (1, 700, 2
 #: rows of a table
 _ROWS = 64
 #: tokens, width and rows of a table that does not fit the nearest cache
-_TABLES = ((200, 40, 2000), (300, 96, 3000), (400, 64, 20_000), (500, 112, 12_000), (100, 256, 8000), (900, 250, 500), (1600, 120, 900), (500, 400, 300))
+_TABLES = (
+    (200, 40, 2000),
+    (300, 96, 3000),
+    (400, 64, 20_000),
+    (500, 112, 12_000),
+    (100, 256, 8000),
+    (900, 250, 500),
+    (1600, 120, 900),
+    (500, 400, 300),
+)
 #: operators of one input, and their attributes
 _PLAIN: Mapping[str, Mapping[str, Any]] = {
     **{kind: {} for kind in "Sqrt Exp Log Erf Sigmoid Tanh Neg Abs Sign Round Floor Reciprocal Relu".split()},  # noqa: SIM905
