@@ -87,7 +87,7 @@ def load(name_or_path: str) -> Target:
         end = closest(first, [*names(), *_aliases()])
         raise UnknownName(f"target {name_or_path!r}: must be the name of a board or a path that ends in .toml; {end}")
     found = _select(name, _read(_FOLDER / f"{name}.toml"), wanted, f"{name}.toml")
-    fitted = calibrations.for_processor(machine.cpu_model()) if found.measurable else None
+    fitted = calibrations.for_processor(machine.cpu_model(), machine.cache_bytes()) if found.measurable else None
     return calibrations.applied(found, calibrations.read(fitted)) if fitted else found
 
 

@@ -9,8 +9,8 @@ the level that holds them (`byte`), and at the level that holds all weights and 
 used last lies a whole run of the model back. A level fills by degrees: from 30 % of its size on a share of the bytes comes from
 beyond, from 150 % on all. What comes from one level passes through those above it: each adds to the costs of those before it,
 and a farther one is never cheaper. Products are counted with the columns that fill a last panel. More terms: each turn of a
-Scan, each piece that bytes are moved in (`pieces`), each row that a constant vector is laid over and each element of it, and
-each element that is brought into blocks of channels or back.
+Scan, each piece that bytes are moved in (`pieces`), each row that a constant vector is laid over and each element of it, each
+element that is brought into blocks of channels or back, and each step down a column whose lines a cache cannot hold at once.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def terms(op: Op, caches: Caches, weights: float, everything: float) -> dict[str
         found["piece"] = float(op.pieces)
     far = conflicts(caches, *op.column)
     found |= {f"column_{at}": op.elements * share for at, share in far.items()}
-    if far:  # steps that leave a page are not foreseen
+    if "1" in far:  # steps that leave a page are not foreseen
         found["page"] = op.elements * far["1"] * min(1.0, op.column[0] / PAGE)
     if op.macs:
         found["mac"] = op.macs * _padding(op)

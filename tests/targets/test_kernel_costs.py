@@ -65,7 +65,8 @@ def test_kernels_by_kind_and_format() -> None:
     assert kernel(replace(CONV, kind="MatMul", dtype="int8"), ORT) == "gemm.int8"
     assert kernel(replace(CONV, kind="MatMul", weight_bytes=0), ORT) == "attention.float32"
     assert kernel(Op("Transpose", "t", 0, 10, 0, 80, strided=True), ORT) == "Transpose.strided"
-    assert kernel(Op("Cast", "c", 0, 10, 0, 80, "int64"), ORT) == "Cast.int64"
+    assert kernel(Op("Add", "a", 0, 10, 0, 80, "int64"), ORT) == "Add.int64"
+    assert kernel(Op("Concat", "c", 0, 10, 0, 80, "int64"), ORT) == "Concat"  # bytes are bytes
     assert kernel(Op("Squeeze", "s", 0, 10, 0, 0), ORT) == "Reshape"
 
 
@@ -101,6 +102,41 @@ def test_a_cache_begins_to_miss_before_it_is_full_and_hits_a_little_beyond() -> 
     assert levels(ORT.caches, 1500) == {"0": 1, "1": 1}
     assert levels(ORT.caches, 1e9) == {"0": 1, "1": 1, "memory": 1}
     assert levels((), 10) == {"memory": 1}
+
+
+CACHES = ((32_768.0, 0.0), (524_288.0, 0.0), (33_554_432.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("stride", "count", "shares"),
+    [
+        (0, 0, {}),
+        (3600, 40, {}),  # any set: 40 of 512 lines
+        (3600, 512, {"1": (1 - 0.3) / 1.2}),
+        (4096, 2, {}),  # all on one set of 8 lines
+        (4096, 8, {"1": (1 - 0.3) / 1.2}),
+        (4096, 48, {"1": 1.0, "2": (48 / 128 - 0.3) / 1.2}),  # 16 of the second cache's 1024 sets
+        (2048, 8, {"1": (0.5 - 0.3) / 1.2}),
+        (4096, 1000, {"1": 1.0, "2": 1.0}),
+    ],
+)
+def test_steps_of_a_power_of_two_meet_few_sets_of_a_cache(stride: int, count: int, shares: dict[str, float]) -> None:
+    assert kernel_costs.conflicts(CACHES, stride, count) == pytest.approx(shares)
+    assert kernel_costs.conflicts((), stride, count) == {}
+
+
+def test_walks_down_columns_and_planes_that_share_sets() -> None:
+    target = replace(ORT, caches=CACHES)
+    walk = Op("Transpose", "t", 0, 48_000, 0, 8 * 48_000, strided=True, column=(2048, 48))
+    terms = found(work(walk), target)["t"][1]
+    assert terms["column_1"] == 48_000
+    assert terms["page"] == 24_000  # each second step is on another page
+    assert "column_2" not in terms
+    apart = found(work(replace(walk, column=(2000, 48))), target)["t"][1]
+    assert not {"column_1", "page"} & set(apart)
+    planes = Op("Conv", "c", 9000, 8 * 1024, 72, 4 * 16 * 1024, rows=1024, groups=8)
+    terms = found(work(planes), target)["c"][1]
+    assert terms["reorder_1"] == pytest.approx(terms["reorder"] * (1 - 0.3) / 1.2)
 
 
 def test_what_moves_bytes_costs_bytes_and_columns_come_in_panels() -> None:
@@ -279,9 +315,13 @@ def test_built_in_calibrations_are_whole_and_are_found_by_the_processors_name(mo
         assert {"run", "Exp", "Add", "Concat", "gemm.float32", "gemm.int8", "gemv.float32"} <= set(data["kernels"])
         assert data["errors"]["latency"]["n"] >= 20
         monkeypatch.setattr(machine, "cpu_model", lambda name=data["device"]: name)
-        host = board.load("host")
-        assert host.kernels == data["kernels"]
-        assert host.calibration["source"] == data["source"]
+        for caches in ((), tuple(data["cache_bytes"])):
+            monkeypatch.setattr(machine, "cache_bytes", lambda sizes=caches: sizes)
+            host = board.load("host")
+            assert host.kernels == data["kernels"]
+            assert host.calibration["source"] == data["source"]
+        monkeypatch.setattr(machine, "cache_bytes", lambda: (1, 2, 3))
+        assert board.load("host").kernels == {}
     monkeypatch.setattr(machine, "cpu_model", lambda: "another processor")
     plain = board.load("host")
     assert plain.kernels == {}

@@ -31,6 +31,25 @@ def test_pieces_of_a_transposition(shape: tuple[int, ...], order: tuple[int, ...
 
 
 @pytest.mark.parametrize(
+    ("shape", "order", "found"),
+    [
+        ((1, 6, 8), (0, 2, 1), (32, 6)),  # down 6 rows of 8 numbers
+        ((1, 6, 4, 8), (0, 2, 3, 1), (128, 6)),
+        ((1, 6, 4, 8), (0, 3, 1, 2), (32, 24)),  # two axes that follow one another are one column
+        ((1, 6, 1, 8), (0, 3, 2, 1), (32, 6)),
+        ((1, 6, 4, 8), (0, 3, 2, 1), (128, 6)),
+        ((1, 6, 4, 8), (0, 2, 1, 3), (0, 0)),  # rows stay together
+        ((3, 5), (0, 1), (0, 0)),
+        ((1, 1), (1, 0), (0, 0)),
+    ],
+)
+def test_columns_of_a_transposition(shape: tuple[int, ...], order: tuple[int, ...], found: tuple[int, int]) -> None:
+    node = helper.make_node("Transpose", ["x"], ["y"], perm=list(order))
+    (op,) = count(model([node], {"x": list(shape)}, {"y": [shape[axis] for axis in order]})).ops
+    assert op.column == found
+
+
+@pytest.mark.parametrize(
     ("part", "whole", "found"),
     [
         ((4, 3, 8), (4, 5, 8), 4),

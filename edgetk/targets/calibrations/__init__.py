@@ -16,10 +16,15 @@ _FOLDER = Path(__file__).parent
 SCHEMA_VERSION = 3
 
 
-def for_processor(name: str) -> Path | None:
-    """The built-in calibration of a processor of that name; None where there is none."""
+def for_processor(name: str, caches: tuple[int, ...]) -> Path | None:
+    """The built-in calibration of a processor of that name with caches of those bytes; None where there is none.
+
+    Processors of several generations have been seen to go by one name in virtual machines. Where the operating system tells no
+    caches (), the name decides.
+    """
     for file in sorted(_FOLDER.glob("*.json")):
-        if json.loads(file.read_text(encoding="utf-8"))["device"] == name:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        if data["device"] == name and caches in ((), tuple(data["cache_bytes"])):
             return file
     return None
 
