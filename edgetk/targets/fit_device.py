@@ -1,8 +1,9 @@
 """Times the micro-benchmark suite on this machine, and fits the costs of its stack's kernels to the times.
 
-Every case is timed in rounds, all cases in turn, so that a busy machine treats them alike; a case's time is that of its fastest
-run. What counts is the processor's time: the same as the clock's on a quiet machine, and on a busy one without the waiting. The
-fit is one least-squares problem over all cases: relative errors, no cost below zero.
+Every case is timed in rounds, all cases in turn, so that a busy machine treats them alike. What counts is the processor's time:
+the same as the clock's on a quiet machine, and on a busy one without the waiting; and of each round the fastest run, among those
+with nobody else on the core (`quiet`). A case's time is the median of its rounds: the fastest of all would favour short runs,
+which need less luck. The fit is one least-squares problem over all cases: relative errors, no cost below zero.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import numpy as np
 from edgetk.core.target import Target
 from edgetk.core.workload import Workload
 from edgetk.targets.kernel_costs import Costs, amounts, seconds
+from edgetk.targets.quiet import Probe
 
 #: seconds that one case runs in one round, and how many rounds there are
 TURN_S = 0.004
 #: how often a case runs in one round at least: of few runs, the fastest is slower
-RUNS = 6
+RUNS = 4
 ROUNDS = 15
+#: seconds between two looks at the processor, and how many times its turn a case waits for being left alone
+BATCH_S, PATIENCE = 0.0003, 6.0
 #: how names of small networks in the suite begin, and the weight of their relative errors in the fit, beside 1 of a chain of
 #: one operator: networks are what is predicted
 NETWORKS, NETWORK_WEIGHT = "network", 3.0
@@ -29,35 +33,63 @@ NETWORKS, NETWORK_WEIGHT = "network", 3.0
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one run of a case: the fastest run of each round; `spread` is how far their median lies above the fastest."""
+    """Seconds of one run of a case: the fastest run of each round, and whether the processor was left alone in it."""
 
     name: str
     fastest: tuple[float, ...]
+    quiet: tuple[bool, ...] = ()
 
     @property
     def seconds(self) -> float:
-        return float(np.min(self.fastest))
+        """The median of the rounds in which the processor was left alone; where it never was, the fastest of all."""
+        return float(np.median(self._counted())) if any(self.quiet) else float(np.min(self.fastest))
 
     @property
     def spread(self) -> float:
-        return float(np.median(self.fastest)) / self.seconds - 1
+        """How far the median of the rounds that count lies above the fastest of them."""
+        return float(np.median(self._counted()) / np.min(self._counted())) - 1
+
+    def _counted(self) -> list[float]:
+        return [s for s, quiet in zip(self.fastest, self.quiet, strict=True) if quiet] if any(self.quiet) else list(self.fastest)
 
 
-def interleave(steps: Mapping[str, Callable[[], object]], rounds: int = ROUNDS, turn_s: float = TURN_S) -> tuple[Timing, ...]:
+def interleave(
+    steps: Mapping[str, Callable[[], object]], rounds: int = ROUNDS, turn_s: float = TURN_S, probe: Probe | None = None
+) -> tuple[Timing, ...]:
     """Processor time of one run of each function, all in turn; the first run of a turn, with cold caches, is discarded."""
-    fastest: dict[str, list[float]] = {name: [] for name in steps}
+    found: dict[str, list[tuple[float, bool]]] = {name: [] for name in steps}
+    probe = probe or Probe()
     for _ in range(rounds):
         for name, step in steps.items():
+            found[name].append(_turn(step, turn_s, probe))
+    return tuple(Timing(name, tuple(s for s, _ in turns), tuple(quiet for _, quiet in turns)) for name, turns in found.items())
+
+
+def _turn(step: Callable[[], object], turn_s: float, probe: Probe) -> tuple[float, bool]:
+    """The fastest run between two probes that found the processor left alone; of all runs where none was, within PATIENCE."""
+    step()
+    best = {True: float("inf"), False: float("inf")}
+    runs, quiet_s, quiet_runs = 0, 0.0, 0
+    begin, before = perf_counter(), probe.quiet()
+    while True:
+        started, batch = perf_counter(), 0
+        fastest = float("inf")
+        while not batch or perf_counter() < started + BATCH_S:
+            batch += 1
+            start = thread_time()
             step()
-            end, best, runs = perf_counter() + turn_s, float("inf"), 0
-            while best == float("inf") or runs < RUNS or perf_counter() < end:
-                runs += 1
-                start = thread_time()
-                step()
-                taken = thread_time() - start
-                best = min(best, taken) if taken > 0 else best  # virtual machines' accounts have been seen to stand still
-            fastest[name].append(best)
-    return tuple(Timing(name, tuple(times)) for name, times in fastest.items())
+            taken = thread_time() - start
+            fastest = min(fastest, taken) if taken > 0 else fastest  # virtual machines' accounts have been seen to stand still
+        ended, after = perf_counter(), probe.quiet()
+        runs += batch
+        best[before and after] = min(best[before and after], fastest)
+        if before and after:
+            quiet_s, quiet_runs = quiet_s + ended - started, quiet_runs + batch
+        before = after
+        known = min(best.values()) < float("inf") and runs >= RUNS
+        patient = ended - begin < PATIENCE * max(turn_s, RUNS * (ended - begin) / runs)
+        if known and ((quiet_runs >= RUNS and quiet_s >= turn_s) or not patient):
+            return (best[True], True) if best[True] < float("inf") else (best[False], False)
 
 
 def fit(work: Mapping[str, Workload], timings: Sequence[Timing], target: Target) -> dict[str, dict[str, float]]:
