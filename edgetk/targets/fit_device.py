@@ -3,7 +3,8 @@
 Every case is timed in rounds, all cases in turn, so that a busy machine treats them alike. What counts is the processor's time:
 the same as the clock's on a quiet machine, and on a busy one without the waiting; and of each round the fastest run, among those
 with nobody else on the core (`quiet`). A case's time is the median of its rounds: the fastest of all would favour short runs,
-which need less luck. The fit is one least-squares problem over all cases: relative errors, no cost below zero.
+which need less luck. The fit is one least-squares problem over all cases: relative errors, no cost below zero; a byte from memory costs
+the same in every kernel, for few cases reach so far.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 from edgetk.core.target import Target
 from edgetk.core.workload import Workload
-from edgetk.targets.kernel_costs import Costs, amounts, seconds
+from edgetk.targets.kernel_costs import RUN, Costs, amounts, seconds
 from edgetk.targets.quiet import Probe
 
 #: seconds that one case runs in one round, and how many rounds there are
@@ -29,6 +30,8 @@ BATCH_S, PATIENCE = 0.0003, 6.0
 #: how names of small networks in the suite begin, and the weight of their relative errors in the fit, beside 1 of a chain of
 #: one operator: networks are what is predicted
 NETWORKS, NETWORK_WEIGHT = "network", 3.0
+#: terms that all kernels share
+SHARED = frozenset({"byte_memory", "far_memory"})
 
 
 @dataclass(frozen=True)
@@ -95,13 +98,15 @@ def _turn(step: Callable[[], object], turn_s: float, probe: Probe) -> tuple[floa
 def fit(work: Mapping[str, Workload], timings: Sequence[Timing], target: Target) -> dict[str, dict[str, float]]:
     """Costs of every kernel in the cases, seconds of each unit, for the stack and caches of `target`."""
     columns: dict[tuple[str, str], int] = {}
+    kernels: dict[str, dict[str, float]] = {}
     rows = []
     for timing in timings:
         row: dict[int, float] = {}
         for _, name, found in amounts(work[timing.name], target):
+            kernels.setdefault(name, {})
             for key, amount in found.items():
                 if amount:
-                    column = columns.setdefault((name, key), len(columns))
+                    column = columns.setdefault(("" if key in SHARED else name, key), len(columns))
                     row[column] = row.get(column, 0.0) + amount / timing.seconds
         rows.append(row)
     matrix = np.zeros((len(rows), len(columns)))
@@ -109,11 +114,11 @@ def fit(work: Mapping[str, Workload], timings: Sequence[Timing], target: Target)
         matrix[index, list(row)] = list(row.values())
     weights = np.array([NETWORK_WEIGHT if timing.name.startswith(NETWORKS) else 1.0 for timing in timings])
     costs = nonnegative(matrix * weights[:, None], weights)
-    fitted: dict[str, dict[str, float]] = {name: {} for name, _ in columns}
     for (name, key), column in columns.items():
         if costs[column] > 0:
-            fitted[name][key] = float(f"{costs[column]:.4g}")
-    return fitted
+            for chosen in (name,) if name else kernels.keys() - {RUN}:
+                kernels[chosen][key] = float(f"{costs[column]:.4g}")
+    return kernels
 
 
 def nonnegative(matrix: np.ndarray, wanted: np.ndarray) -> np.ndarray:

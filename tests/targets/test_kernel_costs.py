@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
+from itertools import count as counter
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from edgetk.targets import board, calibrations, fit_device, kernel_costs, machin
 from edgetk.targets.count import count
 from edgetk.targets.fusion import inside
 from edgetk.targets.predict import predict
+from edgetk.targets.quiet import Probe
 
 ORT = Target(
     "host", "", "cpu", "run", Stack("s", "onnxruntime"), 1e9, 1, {}, None, None, None, caches=((1000.0, 0.0), (50_000.0, 0.0))
@@ -199,7 +201,7 @@ def test_onnx_runtime_makes_one_kernel_of_a_gelu_and_of_a_normalized_sum() -> No
 def test_the_fit_finds_the_costs_that_times_were_made_from() -> None:
     true = {
         "gemm.float32": {"mac": 2e-11, "call": 1e-6, "byte_0": 3e-11, "byte_1": 3e-11, "byte_memory": 9e-11},
-        "Add": {"call": 5e-7, "element": 1e-10},
+        "Add": {"call": 5e-7, "element": 1e-10, "byte_memory": 9e-11},
         "run": {"call": 4e-6, "tensor": 1e-6},
         "Exp": {},
     }
@@ -235,12 +237,80 @@ def test_nonnegative_least_squares_meets_its_conditions(seed: int, columns: int,
     assert (np.abs(gradient[x > 0]) < 1e-6).all()
 
 
-def test_the_fastest_runs_are_taken_in_turn() -> None:
-    calls: Counter[str] = Counter()
-    timings = fit_device.interleave({name: lambda n=name: calls.update([n]) for name in "ab"}, rounds=3, turn_s=0.0)
-    assert [(t.name, len(t.fastest)) for t in timings] == [("a", 3), ("b", 3)]
-    assert all(t.seconds == min(t.fastest) >= 0 for t in timings)
-    assert calls == dict.fromkeys("ab", 3 * (1 + fit_device.RUNS))
+class Neighbour:
+    """A probe whose answers are given in advance, again and again."""
+
+    def __init__(self, *answers: bool) -> None:
+        self.answers = cycle(answers)
+
+    def quiet(self) -> bool:
+        return next(self.answers)
+
+
+def test_cases_are_timed_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(fit_device, "BATCH_S", 0.0)
+    steps = {name: lambda n=name: calls.append(n) for name in "ab"}
+    timings = fit_device.interleave(steps, rounds=3, turn_s=0.0, probe=Neighbour(True))
+    assert [(t.name, len(t.fastest), t.quiet) for t in timings] == [("a", 3, (True,) * 3), ("b", 3, (True,) * 3)]
+    turn = 1 + fit_device.RUNS  # the first run of a turn is not timed
+    assert calls == list("a" * turn + "b" * turn) * 3
+
+
+def test_runs_beside_a_neighbour_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs take 9, 8, 7, … seconds; the probe before and the one after a run must both be quiet."""
+    monkeypatch.setattr(fit_device, "BATCH_S", 0.0)
+    ticks = counter()
+    taken = cycle((0, 9, 0, 8, 0, 7, 0, 6, 0, 5))
+    spent = [0.0]
+
+    def clock() -> float:
+        spent[0] += next(taken)
+        return spent[0]
+
+    monkeypatch.setattr(fit_device, "thread_time", clock)
+    monkeypatch.setattr(fit_device, "perf_counter", lambda: float(next(ticks)))
+
+    def timed(*answers: bool) -> fit_device.Timing:
+        return fit_device.interleave({"a": lambda: None}, 1, 0.0, Neighbour(*answers))[0]
+
+    alone = timed(True)
+    assert (alone.fastest, alone.quiet) == ((6.0,), (True,))  # the fastest of RUNS runs: 9, 8, 7, 6
+    assert timed(False).quiet == (False,)
+    assert timed(True, False).quiet == (False,)  # quiet by turns, never before and after the same run
+
+
+def test_the_time_of_a_case_is_the_median_of_quiet_rounds() -> None:
+    assert fit_device.Timing("a", (5.0, 1.0, 3.0, 4.0), (True, False, True, True)).seconds == 4.0
+    assert fit_device.Timing("a", (5.0, 1.0, 3.0, 4.0), (True, False, True, True)).spread == pytest.approx(1 / 3)
+    assert fit_device.Timing("a", (5.0, 2.0, 3.0), (False,) * 3).seconds == 2.0
+
+
+def test_the_probe_compares_with_the_fastest_it_has_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    probe = Probe(watch_s=0.0)
+    assert 0 < probe.fastest < float("inf")
+    probe.fastest = 1e-9
+    assert not probe.quiet()
+    probe.fastest = float("inf")
+    assert probe.quiet()  # the first time is the fastest
+    assert probe.fastest < 1.0
+
+
+def test_a_byte_from_memory_costs_the_same_in_every_kernel() -> None:
+    """Only additions come from memory in these cases; exponentials get their cost, too."""
+    big = int(ORT.caches[-1][0])
+    near = {f"{kind} {n}": work(Op(kind, "o", 0, n, 0, 8 * n)) for kind in ("Add", "Exp") for n in (10, 1000, 3000)}
+    far = {f"Add {n}": work(Op("Add", "o", 0, n, 0, 8 * n)) for n in (big, 2 * big, 3 * big)}
+    true = {
+        "Add": {"call": 5e-7, "byte_0": 1e-11, "byte_memory": 5e-11},
+        "Exp": {"call": 5e-7, "byte_0": 4e-11},
+        "run": {"call": 1e-6},
+    }
+    timings = [fit_device.Timing(name, (fit_device.predicted(w, ORT, true),)) for name, w in (near | far).items()]
+    costs = fit_device.fit(near | far, timings, ORT)
+    beyond = [sum(costs[kind].get(key, 0.0) for key in fit_device.SHARED) for kind in ("Add", "Exp")]
+    assert beyond[0] == beyond[1] > 0
+    assert not fit_device.SHARED & costs["run"].keys()
 
 
 def test_the_suite_is_counted_whole_and_always_the_same() -> None:
