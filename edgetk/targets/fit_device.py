@@ -1,10 +1,10 @@
 """Times the micro-benchmark suite on this machine, and fits the costs of its stack's kernels to the times.
 
-Every case is timed in rounds, all cases in turn, so that a busy machine treats them alike. What counts is the processor's time:
-the same as the clock's on a quiet machine, and on a busy one without the waiting; and of each round the fastest run, among those
-with nobody else on the core (`quiet`). A case's time is the median of its rounds: the fastest of all would favour short runs,
-which need less luck. The fit is one least-squares problem over all cases: relative errors, no cost below zero; a byte from memory costs
-the same in every kernel, for few cases reach so far.
+Every case is timed in rounds, all cases in turn, so that a busy machine treats them alike. What counts is the processor's time
+(the same as the clock's on a quiet machine, and on a busy one without the waiting), and of each round the fastest run, among
+those with nobody else on the core (`quiet`). A case's time is the median of its rounds: the fastest of all would favour short
+runs, which need less luck. The fit is one least-squares problem over all cases: relative errors, no cost below zero; a byte
+from memory costs the same in every kernel, for few cases reach so far.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class Timing:
         return float(np.median(self._counted()) / np.min(self._counted())) - 1
 
     def _counted(self) -> list[float]:
-        return [s for s, quiet in zip(self.fastest, self.quiet, strict=True) if quiet] if any(self.quiet) else list(self.fastest)
+        alone = [s for s, quiet in zip(self.fastest, self.quiet or (False,) * len(self.fastest), strict=True) if quiet]
+        return alone or list(self.fastest)
 
 
 def interleave(

@@ -11,7 +11,7 @@ from time import perf_counter
 
 import numpy as np
 
-#: numbers whose exponential is taken, how often to warm up, and how often then: about 7 µs, from 8 KB that stay in the nearest cache
+#: numbers whose exponential is taken, how often to warm up, and how often then: about 7 µs, from 8 KB in the nearest cache
 _NUMBERS, _WARM, _TIMES = 1000, 2, 4
 #: seconds that are watched at first, to know the probe's fastest time
 _WATCH_S = 0.25
