@@ -26,7 +26,7 @@ from edgetk.core import registry
 from edgetk.core.bundle import Bundle
 from edgetk.core.errors import EdgetkError
 from edgetk.export.lower import lower
-from edgetk.targets import board, fit_device, machine, suite
+from edgetk.targets import board, calibrations, fit_device, machine, suite
 from edgetk.toolkit import calibrate, source
 
 #: folders of the tasks' data below --data
@@ -48,6 +48,7 @@ def main() -> None:
         timings = {t.name: t for t in fit_device.interleave(steps, chosen.rounds)}
     target = calibrate.with_caches(board.load("host"))
     found = calibrate.fitted([timings[name] for name in cases], calibrate.works(cases), target, chosen.rounds)
+    target = calibrations.applied(target, found)
     rows = []
     for name, work in calibrate.works(zoo).items():
         predicted = fit_device.predicted(work, target, found["kernels"])

@@ -4,7 +4,8 @@ Every case is timed in rounds, all cases in turn, so that a busy machine treats 
 (the same as the clock's on a quiet machine, and on a busy one without the waiting), and of each round the fastest run, among
 those with nobody else on the core (`quiet`). A case's time is the median of its rounds: the fastest of all would favour short
 runs, which need less luck. The fit is one least-squares problem over all cases: relative errors, no cost below zero; a byte
-from memory costs the same in every kernel, for few cases reach so far.
+from memory costs the same in every kernel, for few cases reach so far. Other cores use the last cache too: how much of it is
+left is fitted as well.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from edgetk.core.target import Target
 from edgetk.core.workload import Workload
+from edgetk.targets.calibrations import with_share
 from edgetk.targets.kernel_costs import RUN, Costs, amounts, seconds
 from edgetk.targets.quiet import Probe
 
@@ -30,6 +32,8 @@ BATCH_S, PATIENCE = 0.0003, 6.0
 #: how names of small networks in the suite begin, and the weight of their relative errors in the fit, beside 1 of a chain of
 #: one operator: networks are what is predicted
 NETWORKS, NETWORK_WEIGHT = "network", 3.0
+#: parts of the last cache that may be left to one core
+SHARES = (1.0, 0.5, 0.25)
 #: terms that all kernels share
 SHARED = frozenset({"byte_memory", "far_memory"})
 
@@ -113,7 +117,7 @@ def fit(work: Mapping[str, Workload], timings: Sequence[Timing], target: Target)
     matrix = np.zeros((len(rows), len(columns)))
     for index, row in enumerate(rows):
         matrix[index, list(row)] = list(row.values())
-    weights = np.array([NETWORK_WEIGHT if timing.name.startswith(NETWORKS) else 1.0 for timing in timings])
+    weights = _weights(timings)
     costs = nonnegative(matrix * weights[:, None], weights)
     for (name, key), column in columns.items():
         if costs[column] > 0:
@@ -122,10 +126,27 @@ def fit(work: Mapping[str, Workload], timings: Sequence[Timing], target: Target)
     return kernels
 
 
+def _weights(timings: Sequence[Timing]) -> np.ndarray:
+    return np.array([NETWORK_WEIGHT if timing.name.startswith(NETWORKS) else 1.0 for timing in timings])
+
+
+def last_cache_share(work: Mapping[str, Workload], timings: Sequence[Timing], target: Target) -> float:
+    """How much of the last cache a core has to itself, of SHARES: what the times are told by best."""
+
+    def missed(share: float) -> float:
+        cut = with_share(target, share)
+        costs = fit(work, timings, cut)
+        errors = np.array([predicted(work[timing.name], cut, costs) / timing.seconds - 1 for timing in timings])
+        return float(np.linalg.norm(errors * _weights(timings)))
+
+    return min(SHARES, key=missed) if target.caches else 1.0
+
+
 def nonnegative(matrix: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """argmin |A x − b|² over x ≥ 0 (Lawson & Hanson 1974, chapter 23), with columns scaled to length 1."""
     length = np.maximum(np.linalg.norm(matrix, axis=0), 1e-30)
-    a = matrix / length
+    q, a = np.linalg.qr(matrix / length)  # the same problem with as many rows as columns
+    wanted = q.T @ wanted
     x = np.zeros(a.shape[1])
     free = np.zeros(a.shape[1], dtype=bool)
     for _ in range(10 * a.shape[1]):

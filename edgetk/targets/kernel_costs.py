@@ -80,7 +80,8 @@ def stand_in(name: str, op: Op, costs: Costs) -> str:
 
 def terms(op: Op, caches: Caches, weights: float, everything: float) -> dict[str, float]:
     """How much of each thing an operator does, in a model of so many bytes of `weights`, of `everything` with activations."""
-    moved = float(op.activation_bytes)
+    table = op.kind == "Gather" and op.weight_bytes > _SCALAR
+    moved = op.activation_bytes / (2.0 if table else 1.0)  # the rows that it reads are weights
     found = {"call": float(op.calls)}
     if op.macs or work(op) != "move":
         found["element"] = float(op.elements)
@@ -99,8 +100,8 @@ def terms(op: Op, caches: Caches, weights: float, everything: float) -> dict[str
     elif op.weight_bytes > _SCALAR and work(op) == "element":
         # a constant vector is laid over every row
         found |= {"span": op.elements * _WIDTH / op.weight_bytes, "laid": float(op.elements)}
-    elif op.weight_bytes > _SCALAR and op.kind == "Gather":  # rows of a table, which lie all over it
-        found |= {f"weight_{at}": op.elements * _WIDTH * share for at, share in levels(caches, weights).items()}
+    elif table:  # whose rows lie all over it
+        found |= {f"weight_{at}": moved * share for at, share in levels(caches, weights).items()}
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,11 @@ from edgetk.core.signature import Signature, StateSpec, TensorSpec
 
 Shape = tuple[int, ...]
 SEED = 0
+#: how many times an operator stands in its chain
+COPIES = 6
+SIZES: tuple[Shape, ...] = ((1, 64), (1, 40, 100), (1, 100, 320), (1, 300, 400), (1, 800, 600))
+#: short rows, for what handles rows one by one
+SHORT: tuple[Shape, ...] = ((1, 900, 40), (1, 250, 56), (1, 60, 24), (4, 300, 72), (6, 50, 48))
 
 
 @dataclass(frozen=True)
@@ -154,3 +159,15 @@ class Chain:
     def case(self, name: str, more: Mapping[str, Shape] | None = None) -> Case:
         """The finished graph; `more` are inputs beside x."""
         return case(name, self.nodes, {"x": self.shape, **(more or {})}, {self.last: None}, self.constants, self.states)
+
+
+#: adds an operator to a chain
+Write = Callable[[Chain], object]
+
+
+def repeated(name: str, size: Shape, write: Write) -> Case:
+    chain = Chain(size)
+    for _ in range(COPIES):
+        write(chain)
+        chain.shift()
+    return chain.case(f"{name} {'x'.join(map(str, size))}")

@@ -289,12 +289,12 @@ def scan(chain: Chain, index: int, width: int, nodes: Sequence[NodeProto]) -> No
 
 def _tables(draw: Draw, int8: bool) -> Chain:
     """Layers whose inputs, in groups, name rows of tables by their signs; the rows of a token are weighted and added up."""
-    tokens, bits = draw.between(8, 120), draw.between(5, 9)
+    tokens, bits = draw.between(*((100, 400) if draw.large else (8, 120))), draw.between(5, 9)
     groups, width = draw.between(4, 25), draw.width(24, 200)
     chain = Chain((tokens, groups * bits))
     offsets = chain.constant(np.arange(groups, dtype=np.int64) * 2**bits)
     powers = chain.constant(2.0 ** np.arange(bits, dtype=np.float32))
-    for _ in range(draw.layers(2, 6)):
+    for _ in range(draw.between(2, 6)):
         chain.reshape(tokens, groups, bits)
         read = chain.last
         chain.add("Abs")
@@ -307,16 +307,22 @@ def _tables(draw: Draw, int8: bool) -> Chain:
         chain.add("ReduceSum", chain.integers(-1), keepdims=0)
         chain.add("Cast", to=TensorProto.INT64)
         chosen = chain.add("Add", offsets)
-        chain.last = chain.constant(chain.weights(groups * 2**bits, width))
+        rows = chain.weights(groups * 2**bits, width)
+        step = float(np.abs(rows).max()) / 127
+        chain.last = chain.constant(np.round(rows / step).astype(np.int8) if int8 else rows)
         read = chain.add("Gather", chosen, axis=0)
+        if int8:
+            read = chain.add("Cast", to=TensorProto.FLOAT)
         chain.last = weight
         chain.reshape(tokens, 1, groups)
         chain.add("MatMul", read)
+        if int8:
+            chain.add("Mul", chain.vector(step, width))
         chain.reshape(tokens, width)
         _linear(chain, "MatMul", width, groups * bits, int8)
     return chain
 
 
 #: networks that are also written with their layers in int8
-_QUANTIZED = frozenset({_encoder, _frames, _step, _stream, _patches, _spikes})
+_QUANTIZED = frozenset({_encoder, _frames, _step, _stream, _patches, _spikes, _tables})
 __all__ = ["COUNT", "networks"]

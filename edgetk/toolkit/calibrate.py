@@ -106,6 +106,9 @@ def fitted(timings: Sequence[Timing], work: Mapping[str, Workload], target: Targ
 
     from edgetk.targets import calibrations, fit_device, machine
 
+    sizes = [int(size) for size, _ in target.caches]
+    share = fit_device.last_cache_share(work, timings, target)
+    target = calibrations.with_share(target, share)
     errors = []
     for fold in range(FOLDS):
         costs = fit_device.fit(work, [t for i, t in enumerate(timings) if i % FOLDS != fold], target)
@@ -118,7 +121,8 @@ def fitted(timings: Sequence[Timing], work: Mapping[str, Workload], target: Targ
         "source": f"{len(timings)} micro-benchmarks on {processor}, ONNX Runtime {onnxruntime.__version__}, one thread, {day}",
         "device": processor,
         "runtime": f"onnxruntime {onnxruntime.__version__}",
-        "cache_bytes": [int(size) for size, _ in target.caches],
+        "cache_bytes": sizes,
+        "last_cache_share": share,
         "rounds": rounds,
         "turn_s": fit_device.TURN_S,
         "load_average": machine.load_average(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import count as counter
 from itertools import cycle
@@ -159,10 +160,11 @@ def test_a_quantization_is_run_unless_a_product_ends_with_it() -> None:
 
 
 def test_pieces_and_rows_of_a_far_table() -> None:
-    """A row of 6 numbers for each of 10 tokens comes from where all weights of the model are."""
+    """A row of 6 numbers for each of 10 tokens comes from where all weights of the model are; half of the bytes are read there."""
     rows = found(work(Op("Gather", "g", 0, 60, 4 * 6 * 500, 4 * 130, pieces=10), weights=12_000))
     assert rows["g"][1]["piece"] == 10
-    assert {k: v for k, v in rows["g"][1].items() if k.startswith("weight")} == {"weight_0": 240, "weight_1": 240}
+    assert {k: v for k, v in rows["g"][1].items() if k.startswith("weight")} == {"weight_0": 260, "weight_1": 260}
+    assert rows["g"][1]["byte_0"] == 260
     norm = Op("LayerNormalization", "n", 0, 80, 64, 640, pieces=10)
     assert found(work(norm))["n"][1]["piece"] == 10
     assert "piece" not in found(work(CONV))["c"][1]
@@ -313,6 +315,18 @@ def test_a_byte_from_memory_costs_the_same_in_every_kernel() -> None:
     assert not fit_device.SHARED & costs["run"].keys()
 
 
+def test_the_share_of_the_last_cache_that_is_left_is_found() -> None:
+    """Additions of a world where other cores hold half of the last cache."""
+    sizes = (20, 100, 1000, 2000, 3000, 4000, 5000, 7000, 10_000, 15_000)
+    cases = {str(n): work(Op("Add", "o", 0, n, 0, 8 * n)) for n in sizes}
+    true = {"Add": {"call": 5e-7, "byte_0": 1e-11, "byte_1": 1e-11, "byte_memory": 5e-11}, "run": {"call": 1e-6}}
+    for share in fit_device.SHARES:
+        seconds = {name: fit_device.predicted(w, calibrations.with_share(ORT, share), true) for name, w in cases.items()}
+        timings = [fit_device.Timing(name, (s,)) for name, s in seconds.items()]
+        assert fit_device.last_cache_share(cases, timings, ORT) == share
+    assert fit_device.last_cache_share(cases, timings, replace(ORT, caches=())) == 1.0
+
+
 def test_the_suite_is_counted_whole_and_always_the_same() -> None:
     cases, again = suite.cases(), suite.cases()
     assert len({case.name for case in cases}) == len(cases) > 250
@@ -357,6 +371,8 @@ def test_a_board_file_names_its_kernel_costs(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('kernels = "costs.json"\n' + GOOD, encoding="utf-8")
     target = board.load(str(tmp_path / "mine.toml"))
     assert target.caches == ((1000.0, 0.0),)
+    half = json.loads(CALIBRATION) | {"cache_bytes": [10, 1000], "last_cache_share": 0.5}
+    assert calibrations.applied(target, half).caches == ((10.0, 0.0), (500.0, 0.0))
     latency = next(f for f in predict(work(Op("Add", "a", 0, 5, 0, 40)), target) if f.metric == "latency")
     assert isinstance(latency, Predicted)
     assert str(latency) == "3 ms predicted (kernel costs, calibrated on a suite, median error 5 %)"

@@ -45,8 +45,17 @@ def read(path: Path) -> dict[str, Any]:
     return data
 
 
+def with_share(target: Target, share: float) -> Target:
+    """The board with a part of its last cache: the rest holds what other cores use."""
+    if not target.caches:
+        return target
+    *nearer, (size, speed) = target.caches
+    return replace(target, caches=(*nearer, (size * share, speed)))
+
+
 def applied(target: Target, data: Mapping[str, Any]) -> Target:
     """The board with the kernel costs of a calibration, its caches, and what it was found to be off by."""
     caches = tuple((float(size), 0.0) for size in data["cache_bytes"])
     known = {"source": data["source"], "errors": data.get("errors", {})}
-    return replace(target, kernels=data["kernels"], caches=caches, calibration={**target.calibration, **known})
+    found = replace(target, kernels=data["kernels"], caches=caches, calibration={**target.calibration, **known})
+    return with_share(found, data.get("last_cache_share", 1.0))
