@@ -320,6 +320,7 @@ def _tables(draw: Draw, int8: bool) -> Chain:
             chain.add("Mul", chain.vector(step, width))
         chain.reshape(tokens, width)
         _linear(chain, "MatMul", width, groups * bits, int8)
+        chain.add("Add", "x")  # without it all tokens would soon name the same few rows, which stay in the nearest cache
     return chain
 
 
