@@ -4,10 +4,10 @@
                                           [--calibration edgetk/targets/calibrations/FILE.json]
 
 The costs of ONNX Runtime's kernels are fitted to the micro-benchmarks alone; no model of the zoo is in the fit. Then each form
-of each model, in float32 and quantized to int8, is predicted and compared. Times are processor time of the fastest run (on a
-quiet machine the same as the clock's). --data is a folder with the tasks' data (speech_commands, cifar10, imdb), for scales of
-int8 models; without it those come from the embedded samples, and models whose task has none stay float32. The calibration is
-written with the error that was found here, for `edgetk.targets.calibrations`.
+of each model, in float32 and quantized to int8, is predicted and compared. Times are processor time: of each round the fastest
+run with nobody else on the core, and of these the median. --data is a folder with the tasks' data (speech_commands, cifar10,
+imdb), for scales of int8 models; without it those come from the embedded samples, and models whose task has none stay float32.
+The calibration is written with the error that was found here, for `edgetk.targets.calibrations`.
 """
 
 from __future__ import annotations

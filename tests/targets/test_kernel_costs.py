@@ -160,7 +160,7 @@ def test_a_quantization_is_run_unless_a_product_ends_with_it() -> None:
 
 
 def test_pieces_and_rows_of_a_far_table() -> None:
-    """A row of 6 numbers for each of 10 tokens comes from where all weights of the model are; half of the bytes are read there."""
+    """A row of 6 numbers for each of 10 tokens comes from where all weights of the model are: half of the bytes."""
     rows = found(work(Op("Gather", "g", 0, 60, 4 * 6 * 500, 4 * 130, pieces=10), weights=12_000))
     assert rows["g"][1]["piece"] == 10
     assert {k: v for k, v in rows["g"][1].items() if k.startswith("weight")} == {"weight_0": 260, "weight_1": 260}

@@ -65,7 +65,9 @@ def _print_host(found: dict[str, Any]) -> None:
     error = found["suite_errors"]
     print(found["source"])
     print(
-        f"fastest runs of {found['rounds']} rounds, whose medians lie {units.percent(found['spread'], 0)} above them (median)"
+        f"median of {found['rounds']} rounds' fastest runs with nobody else on the core, in the median case "
+        f"{units.percent(found['spread'], 0)} above the fastest of all; left of the last cache: "
+        f"{units.percent(found['last_cache_share'], 0)}"
     )
     print(f"micro-benchmarks that the fit did not see: {_error(error)}")
     for name, costs in found["kernels"].items():
