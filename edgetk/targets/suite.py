@@ -60,7 +60,7 @@ def _elements() -> Iterator[Case]:
     writers |= {
         "Clip": _clip,
         "Where": _where,
-        "GreaterOrEqual": _signs,
+        "GreaterOrEqual": partial(_cast, kind="GreaterOrEqual"),
         "Cast": _cast,
         "QuantizeLinear": _quantize,
         "Gelu": Chain.gelu,
@@ -110,13 +110,8 @@ def _where(chain: Chain) -> None:
     chain.add("Where", value, "x")
 
 
-def _cast(chain: Chain) -> None:
-    chain.add("Greater", chain.constant(0.0))
-    chain.add("Cast", to=TensorProto.FLOAT)
-
-
-def _signs(chain: Chain) -> None:
-    chain.add("GreaterOrEqual", chain.constant(0.0))
+def _cast(chain: Chain, kind: str = "Greater") -> None:
+    chain.add(kind, chain.constant(0.0))
     chain.add("Cast", to=TensorProto.FLOAT)
 
 

@@ -15,6 +15,7 @@ Shape = tuple[int, ...]
 SEED = 0
 #: how many times an operator stands in its chain
 COPIES = 6
+#: shapes that most chains are written for, from a vector to what the second cache of most processors cannot hold
 SIZES: tuple[Shape, ...] = ((1, 64), (1, 40, 100), (1, 100, 320), (1, 300, 400), (1, 800, 600))
 #: short rows, for what handles rows one by one
 SHORT: tuple[Shape, ...] = ((1, 900, 40), (1, 250, 56), (1, 60, 24), (4, 300, 72), (6, 50, 48))
@@ -166,6 +167,7 @@ Write = Callable[[Chain], object]
 
 
 def repeated(name: str, size: Shape, write: Write) -> Case:
+    """A chain of COPIES times what `write` adds, on an input of that shape."""
     chain = Chain(size)
     for _ in range(COPIES):
         write(chain)

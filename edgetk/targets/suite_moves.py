@@ -58,6 +58,7 @@ _TABLES = (
 
 
 def moves() -> Iterator[Case]:
+    """Slices, joins, shapes, rows of tables near and far, and transposes."""
     for size in SIZES:
         yield repeated("Concat", size, _halves)
         yield _grown(size)

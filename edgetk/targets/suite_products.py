@@ -89,6 +89,7 @@ def convolutions() -> Iterator[Case]:
 
 
 def attention() -> Iterator[Case]:
+    """Products without weights: of queries, keys and values, and of tokens with matrices of their own."""
     for heads, length, width in _HEADS:
         chain = Chain((1, heads, length, width))
         for _ in range(2):
